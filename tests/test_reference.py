@@ -11,10 +11,10 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 import thalweg
-from thalweg import comparison, errors, optim, rules, tasks, testing
+from thalweg import comparison, errors, optim, rules, tasks, testing, trajectories
 
 ROOT = Path(__file__).parents[1]
-PUBLIC_MODULES = (comparison, errors, optim, rules, tasks, testing)
+PUBLIC_MODULES = (comparison, errors, optim, rules, tasks, testing, trajectories)
 
 
 @pytest.fixture(scope="module")

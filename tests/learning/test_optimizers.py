@@ -20,6 +20,8 @@ from lesson.side_by_side import (
     thalweg_path,
 )
 
+from thalweg import optim, rules
+
 EXAMPLES = [linear_regression, logistic_regression, small_network]
 
 
@@ -141,6 +143,20 @@ def test_rmsprop_amplifies_rounding_near_the_minimum() -> None:
     difference = np.abs(path - twin).max(axis=1)
     assert difference[299] > 1000 * difference[220]
     assert logistic_regression.excess(path)[299] < 1e-4
+
+
+def test_one_optimizer_then_another_is_the_wrapper_then_of_thalweg() -> None:
+    coarse = descend(RMSprop(0.05), linear_regression.gradient, linear_regression.START, full_batches(100, 100))
+    fine = descend(SGD(0.5), linear_regression.gradient, coarse[-1], full_batches(100, 60))
+    by_numpy = np.concatenate([coarse[:-1], fine])
+    rule = rules.Switched((rules.RMSprop(lr=0.05), rules.SGD()), switch_at=100, lr_ratio=10)
+    model = linear_regression.make_model()
+    optimizer = optim.optimizer_for(rule)(model.parameters())
+    for theta in by_numpy[1:]:
+        optimizer.zero_grad()
+        linear_regression.torch_loss(model, slice(None)).backward()
+        optimizer.step()
+        assert [model.weight.item(), model.bias.item()] == pytest.approx(theta, abs=1e-12)
 
 
 def test_minima_are_where_the_slope_is_zero() -> None:

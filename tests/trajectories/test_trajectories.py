@@ -7,7 +7,7 @@ import torch
 
 import thalweg
 from thalweg.comparison import parse
-from thalweg.errors import KeywordError, ParameterError, SettingError, ThalwegError, UnknownNameError
+from thalweg.errors import KeywordError, ParameterError, SettingError, SettingWarning, ThalwegError, UnknownNameError
 from thalweg.trajectories import SURFACES, Surface, Trajectory, trace
 from thalweg.trajectories.descent import can_descend_together, descend, descend_together, shape_for, task_of
 from thalweg.trajectories.learning_rates import GRID, best_of, learning_rates_of
@@ -230,6 +230,12 @@ def test_the_json_holds_all_numbers() -> None:
     assert good["paths"][0]["reached_at"] == 5  # 2.236 / 2⁵ = 0.07
     assert value["tolerance"] == pytest.approx(0.06 * math.sqrt(2))
     assert (lost["paths"][0]["diverged_at"], lost["paths"][0]["final_height"]) == (6, None)
+
+
+def test_settings_that_contradict_each_other_raise_one_warning() -> None:
+    with pytest.warns(SettingWarning) as caught:
+        trace(BOWL, "adam:beta1=0.99,beta2=0.9", steps=2)
+    assert len(caught) == 1
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from thalweg.comparison.training.computation.step_gradients import micro_batches
 from thalweg.comparison.training.runs import SingleRun, Trial
 from thalweg.errors import ParameterError, ThalwegError
 from thalweg.optim import keywords
+from thalweg.optim.setting_warnings import suppress_warnings
 from thalweg.rules import Rule
 from thalweg.tasks import Batch, Splits, Task
 from thalweg.trajectories.surfaces import Point, Surface
@@ -177,7 +178,8 @@ def descend_together(
     params = [next(task.model().parameters()) for _ in lrs]
     groups = [{"params": [param], "lr": lr} for param, lr in zip(params, lrs, strict=True)]
     make = thalweg.optim.optimizer_for(rule.at_defaults())
-    optimizer = make(groups, **keywords.from_rule(rule))
+    with suppress_warnings():  # the learning rates are ours; the settings of the user are checked once
+        optimizer = make(groups, **keywords.from_rule(rule))
     stream = micro_batches(task, seed, full_batch=contender.full_batch)
     positions = [torch.stack([param.detach().reshape(2) for param in params])]
     for step in range(steps):

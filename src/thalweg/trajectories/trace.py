@@ -102,7 +102,11 @@ def _starts(surface: Surface, start: Point | Sequence[Point] | None) -> tuple[Po
 
 
 def _prepared(contender: Contender) -> Contender:
-    """Return a contender for a single point; raise SettingError if it divides the parameters of a model."""
+    """Return a contender for a single point; warn of settings that contradict each other.
+
+    Raises:
+        SettingError: If the contender divides the parameters of a model.
+    """
     rule = contender.thalweg_rule
     if rule is not None and rule.parts:
         first, *_ = rule.parts
@@ -110,6 +114,7 @@ def _prepared(contender: Contender) -> Contender:
             f"show: a surface has a single parameter, so it cannot be divided among rules, got {contender.name}. "
             f"Write {first}, say."
         )
+    contender.warn_of_settings()
     return contender.keeping_the_optimum()
 
 

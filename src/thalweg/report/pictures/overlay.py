@@ -18,6 +18,7 @@ from thalweg.report.pictures.style import ON_PAGE, VARIABLES, picture_style
 from thalweg.report.pictures.trail import Trail
 from thalweg.trajectories import Trajectories
 
+_STAR = "M0-7L1.6-2.2L6.7-2.2L2.5.8L4.1 5.7L0 2.7L-4.1 5.7L-2.5.8L-6.7-2.2L-1.6-2.2Z"
 _CROSS = "M-3.4-3.4L3.4 3.4M-3.4 3.4L3.4-3.4"
 
 
@@ -96,7 +97,19 @@ def _overlay(picture: Picture, name: str) -> str:
     for trail in picture.trails:
         lines.append(_lines(trail, to_svg, f"{name}-clip-{picture.axes.index(trail.axes)}", picture.frame))
         heads.append(_head(trail, to_svg))
-    return "".join([*clips, *lines, *heads])
+    return "".join([*clips, *lines, *_marks(picture, to_svg), *heads])
+
+
+def _marks(picture: Picture, to_svg: "_Transform") -> list[str]:
+    """Return the minima and the starts once more, above the lines."""
+    trajectories = picture.trajectories
+    minima, starts = (
+        to_svg.texts(picture.frame, points) if points else []
+        for points in (trajectories.surface.minima, trajectories.starts)
+    )
+    stars = [f'<path class="star" transform="translate({place})" d="{_STAR}"/>' for place in minima]
+    rings = [f'<circle class="ring" transform="translate({place})" r="3"/>' for place in starts]
+    return stars + rings
 
 
 class _Transform:
@@ -111,7 +124,7 @@ class _Transform:
 
     def texts(self, axes: Axes, points: Sequence[tuple[float, float]]) -> list[str]:
         """Return the places of points of axes, each as ``x y``."""
-        places = (self.place(x, y) for x, y in axes.transData.transform(points).tolist())
+        places = (self.place(x, y) for x, y in axes.transData.transform(list(points)).tolist())
         return [f"{x:.1f} {y:.1f}" for x, y in places]
 
 
