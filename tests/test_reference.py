@@ -1,9 +1,12 @@
 """The documentation builds without warnings. Takes about 15 seconds."""
 
 import inspect
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
@@ -51,3 +54,67 @@ def test_the_pages_show_formulas_and_link_every_module(
     for module in PUBLIC_MODULES:
         assert module.__name__ in index
     assert thalweg.__version__ in index
+
+
+def hrefs(page: Path) -> list[str]:
+    return [unquote(link).replace("&amp;", "&") for link in re.findall(r'(?:href|src)="([^"]*)"', page.read_text())]
+
+
+def test_every_link_within_the_pages_leads_to_a_place_that_exists(
+    build: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    folder, _ = build
+    pages = sorted(path for path in folder.rglob("*.html") if path.name not in ("genindex.html", "search.html"))
+    ids = {page: set(re.findall(r'\bid="([^"]*)"', page.read_text())) for page in pages}
+    assert len(pages) > 150
+    for page in pages:
+        for link in hrefs(page):
+            parts = urlsplit(link)
+            if parts.scheme or parts.netloc:
+                continue
+            target = (page.parent / parts.path).resolve() if parts.path else page
+            assert target.exists(), f"{page.relative_to(folder)}: {link}"
+            if parts.fragment and target in ids:
+                assert parts.fragment in ids[target], f"{page.relative_to(folder)}: {link}"
+
+
+# External links have one of these forms; a new site is added here with the form of its stable addresses.
+EXTERNAL = (
+    r"https://arxiv\.org/abs/\d{4}\.\d{4,5}",
+    r"https://doi\.org/10\.\d{4,}/\S+",
+    r"https://openreview\.net/forum\?id=[\w-]+",
+    r"https://(proceedings\.mlr\.press|(www\.)?jmlr\.org|aclanthology\.org|proceedings\.neurips\.cc)/\S+",
+    r"https://(docs\.)?pytorch\.org/\S+",
+    r"https://github\.com/[\w.-]+/[\w.-]+(/\S*)?",
+    r"https://kellerjordan\.github\.io/posts/muon/?",
+    r"https://(discuss\.pytorch\.org/t|forums\.fast\.ai/t)/[\w-]+/\d+(/\d+)?",  # threads of practitioners
+    r"https://gitcode\.net/\w+/\w+/-/issues/\d+",
+    r"https://thinkingmachines\.ai/blog/\w+/",
+    r"https://(optuna|pytorch)\.org/?",
+    r"https://(www\.sphinx-doc\.org/|pradyunsg\.me)",  # the footer
+)
+
+
+def test_external_links_have_an_allowed_form_and_nothing_is_requested(
+    build: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    folder, _ = build
+    for page in folder.rglob("*.html"):
+        for link in hrefs(page):
+            if urlsplit(link).scheme in ("http", "https"):
+                assert any(re.fullmatch(form, link) for form in EXTERNAL), f"{page.relative_to(folder)}: {link}"
+        loaded = re.findall(r"<(?:script|img|link|iframe)[^>]+(?:src|href)=\"([^\"]+)\"", page.read_text())
+        assert not [address for address in loaded if urlsplit(address).netloc], page.name
+
+
+def test_the_search_finds_a_page_and_formulas_are_drawn_without_a_script(
+    build: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    folder, _ = build
+    found = json.loads((folder / "searchindex.js").read_text().removeprefix("Search.setIndex(").removesuffix(")"))
+    assert "docs/optimizers/rules/adamw" in found["docnames"]
+    assert "muon" in found["terms"]
+    page = (folder / "docs" / "optimizers" / "rules" / "adamw.html").read_text()
+    assert '<msub><mover accent="true"><mi>m</mi>' in re.sub(r">\s+<", "><", page)
+    assert "mathjax" not in page.lower()
+    assert "munderover" not in page

@@ -27,7 +27,11 @@ def main() -> None:
     """Write the pages, and the pictures that the arguments name."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pictures", nargs="*", metavar="NAME", help="draw the paths of these rules, or of all")
+    parser.add_argument("--classes", nargs="*", metavar="CLASS", help="the same, by the names of classes")
     arguments = parser.parse_args()
+    if arguments.classes is not None:
+        chosen = [name for name, kind in {**RULES, **WRAPPERS}.items() if kind.__name__ in arguments.classes]
+        pictures.draw(chosen or [*RULES, *WRAPPERS])
     if arguments.pictures is not None:
         pictures.draw(arguments.pictures or [*RULES, *WRAPPERS])
     rule_page.PAGES.mkdir(exist_ok=True)

@@ -12,7 +12,8 @@ import thalweg
 torch.manual_seed(0)
 inputs = torch.randn(256, 8)
 targets = inputs.square().mean(1, keepdim=True)
-model = torch.nn.Sequential(torch.nn.Linear(8, 32), torch.nn.ReLU(), torch.nn.Linear(32, 1))
+layers = torch.nn.Linear(8, 32), torch.nn.ReLU(), torch.nn.Linear(32, 1)
+model = torch.nn.Sequential(*layers)
 """
 _LOSS = "torch.nn.functional.mse_loss(model(inputs), targets)"
 

@@ -41,7 +41,7 @@ def _shortlist() -> str:
         pages = ", ".join(_pages(entry.name))
         evidence = linked(entry.evidence)
         if evidence == entry.evidence:
-            evidence = f"[{entry.evidence.rpartition('/')[2]}]({_RECORDS}/{entry.evidence.rpartition('/')[2]})"
+            evidence = f"[record]({_RECORDS}/{entry.evidence.rpartition('/')[2]})"
         rows.append([f"`{entry.name}`", pages, f"{state_bytes(rule):g} B", entry.reason, evidence])  # type: ignore[arg-type]
     return table(["name", "pages", "state", "good for", "evidence"], rows)
 

@@ -12,7 +12,7 @@ from benchmarks.handbook.formulas import to_latex
 from benchmarks.handbook.markdown import linked, region, table, with_region
 from thalweg import rules
 from thalweg.comparison import CONTENDERS, Contender, parse
-from thalweg.comparison.planning.adaptive.search_space import RATE_OF_ADAM_RECORD, starting_point
+from thalweg.comparison.presentation.profile import profile_of
 from thalweg.groups import SHORTLIST, Group, group_of
 from thalweg.registry import RULES, WRAPPERS
 from thalweg.rules import Explanation, Rule
@@ -120,7 +120,8 @@ def _starting_points(subject: Subject) -> list[str]:
     """Return a table of where to start with each contender, or a sentence if nothing is known."""
     rows = []
     for contender in subject.contenders:
-        settings, record = starting_point(contender)
+        profile = profile_of(contender)
+        settings, record = profile.starting_point, profile.record
         if not record:
             continue
         measured = evidence.recommended(contender.name)
@@ -129,10 +130,11 @@ def _starting_points(subject: Subject) -> list[str]:
             means = measured["mean_factor"]
             best = min(means["recommended"], means["default"])
             factor = f"{best:.2f} (defaults: {means['default']:.2f})"
-        origin = "rate of Adam, transferred" if record == RATE_OF_ADAM_RECORD else "measured"
+        origin = "rate of Adam, transferred" if profile.is_estimate else "measured"
         chosen = ", ".join(f"{key} {value:g}" for key, value in settings.items()) or "the defaults"
         name = record.rpartition("/")[2]
-        rows.append([f"`{contender.name}`", contender.about, chosen, f"[{origin}]({_RECORDS}/{name})", factor])
+        shown = f"{contender.name}+adamw" if "route(" in profile.code else contender.name
+        rows.append([f"`{shown}`", contender.about, chosen, f"[{origin}]({_RECORDS}/{name})", factor])
     if not rows:
         return ["No starting point but the defaults was measured."]
     if not any(row[4] for row in rows):
@@ -190,9 +192,12 @@ def _settings(subject: Subject) -> str:
 
 
 def _state(subject: Subject) -> str:
-    explanation = subject.explanation
+    rule = subject.main.rule
+    assert isinstance(rule, Rule)
+    explanation = subject.explanation if subject.is_wrapper else rules.explain(rule)
     around = " around Adam" if subject.is_wrapper else ""
-    lines = [f"It stores {explanation.state_bytes:g} bytes for each float32 element of a matrix{around}."]
+    name = f"`{subject.main.name}`" if len(subject.contenders) > 1 else "It"
+    lines = [f"{name} stores {explanation.state_bytes:g} bytes for each float32 element of a matrix{around}."]
     if explanation.state:
         tensors = [[symbol, unit, f"`{key}`"] for symbol, unit, key in explanation.state]
         lines += ["", table(["state", "unit", "key in `state_dict()`"], tensors)]
@@ -300,12 +305,13 @@ def _correctness(subject: Subject) -> str:
         backends = f"Backends: {', '.join(agreement['ways'])}."
         error = f"at most {agreement['error']:.0e} of its size" if agreement["error"] else "nothing"
         parts.append(f"In float64, {_compared(subject, agreement['reference'])} by {error}. {backends}")
-    found = evidence.findings(name)
-    if found:
+    findings = evidence.findings(name)
+    if findings:
         counts = {
-            outcome: sum(entry["outcome"] == outcome for entry in found) for outcome in ("passed", "failed", "refused")
+            outcome: sum(entry["outcome"] == outcome for entry in findings)
+            for outcome in ("passed", "failed", "refused")
         }
-        failed = [entry["check"].replace("_", " ") for entry in found if entry["outcome"] == "failed"]
+        failed = [entry["check"].replace("_", " ") for entry in findings if entry["outcome"] == "failed"]
         sentence = f"Conformance kit: {counts['passed']} checks passed, {counts['failed']} failed"
         sentence += f" ({', '.join(failed)})" if failed else ""
         sentence += f", {counts['refused']} refused with an error" if counts["refused"] else ""
@@ -333,14 +339,20 @@ def _paths(subject: Subject) -> str:
     drawn = json.loads(paths.read_text())["rules"].get(subject.name) if paths.exists() else None
     if drawn is None:
         return ""
-    rates = " and ".join(f"{drawn[surface]['lr']:.2g} on {title}" for surface, title in _SURFACES.items())
-    chosen = "those of a grid whose paths end lowest" if drawn["rosenbrock"]["chosen"] else "its own"
+    paths = " and ".join(
+        f"{drawn[surface]['steps']} steps at a learning rate of {drawn[surface]['lr']:.2g} on {title}"
+        for surface, title in _SURFACES.items()
+    )
+    chosen = "The rates are those of a grid whose paths end lowest." if drawn["rosenbrock"]["chosen"] else ""
     alt = f"Paths of {subject.kind.__name__}, gradient descent and AdamW on Rosenbrock's function and on a quadratic"
-    around = " It is drawn around Adam." if subject.is_wrapper else ""
+    around = ", around Adam" if subject.is_wrapper else ""
+    note = (
+        "A surface of two parameters shows how a rule moves, not how well it trains a network. "
+        "`thalweg show` draws others."
+    )
     return (
         f"![{alt}](../../images/rules/{subject.name}.webp)\n\n"
-        f"100 steps from the circle; the star is the minimum. Learning rates: {rates}, {chosen}.{around} A surface of "
-        "two parameters shows how a rule moves, not how well it trains a network. `thalweg show` draws others."
+        f"{paths}{around}. The circle is the start, the star the minimum. {chosen} {note}".replace("  ", " ")
     )
 
 
@@ -353,6 +365,6 @@ def _sources(subject: Subject) -> str:
 
 
 def _related(subject: Subject) -> str:
-    others = [name for name in subject.group.members if name != subject.name]
-    links = ", ".join(f"[{Subject(name).kind.__name__}]({name}.md)" for name in others)
+    related = [name for name in subject.group.members if name != subject.name]
+    links = ", ".join(f"[{Subject(name).kind.__name__}]({name}.md)" for name in related)
     return f"The group [{subject.group.name}](../index.md#{subject.group.name}): {links}."

@@ -51,6 +51,7 @@ OUTPUTS = {
     ],
     "compare --suite": ["compare --suite quadratic,linear-regression --with gd --budget 1trial --out c --json"],
     "doctor": ["doctor sick.py:training --steps 30 --seeds 2 --json"],
+    "show": ["show quadratic --with sgd --lr 0.1 --steps 2 --to x.png --json"],
     "list": ["list --json"],
     "explain": ["explain adamw --json", "explain adam --json"],
     "tasks": ["tasks --json"],

@@ -59,7 +59,8 @@ def test_a_page_has_all_parts_and_its_picture(name: str) -> None:
 @pytest.mark.parametrize("name", ["sgd", "lion"])
 def test_the_record_of_paths_is_that_of_the_rule(name: str) -> None:
     recorded = json.loads(pictures.RECORD.read_text())["rules"][name]
-    measured = pictures.end_of_path("quadratic", pictures.expression(name))
+    measured = pictures.end_of_path("quadratic", pictures.contender_of(name))
+    assert measured["steps"] == recorded["quadratic"]["steps"]
     assert measured["lr"] == pytest.approx(recorded["quadratic"]["lr"])
     assert measured["end"] == pytest.approx(recorded["quadratic"]["end"], rel=1e-3)
 
