@@ -30,6 +30,7 @@ from thalweg.comparison.results.store import Store
 from thalweg.comparison.session import run
 from thalweg.comparison.training.workload import Workload, as_workload
 from thalweg.engine.core import devices
+from thalweg.engine.core.lazy_imports import import_lazy_parts
 from thalweg.errors import ComparisonInterrupted, SettingError
 from thalweg.rules import Rule
 from thalweg.tasks import Task, TrainingFunction, as_task, load
@@ -137,6 +138,7 @@ def compare(
     assert watch is not None, "shows_progress passes a function"
     schedule, chosen_schedule = schedule or DEFAULT_SCHEDULE, schedule
     allowed = check_request(budget, seed, schedule, workers)
+    import_lazy_parts()
     clock = Clock(allowed.seconds)
     loaded = _measured_as(load(task) if isinstance(task, str) else as_task(task), scale, result)
     tolerance = None if margin is None else Margin.parse(margin)
