@@ -333,6 +333,56 @@ def test_numbers_of_a_training_function_are_tuned_by_each_contender(tmp_path: Pa
     assert again.to_json() == comparison.to_json()
 
 
+def build(activation=thalweg.choice("relu", "tanh", "a\x1b[31m$b$"), bias=thalweg.choice(True, False)):
+    """A model with choices that are no numbers. With tanh and without a bias it can be right."""
+    torch.manual_seed(0)
+    act = {"relu": nn.ReLU(), "tanh": nn.Tanh()}.get(activation, nn.Sigmoid())
+    assert bias in (True, False), bias
+    return nn.Sequential(nn.Linear(1, 4, bias=bias), act, nn.Linear(4, 1, bias=bias))
+
+
+def test_choices_that_are_no_numbers_are_tuned_stored_shown_and_pasted(tmp_path: Path) -> None:
+    inputs = torch.linspace(-1, 1, 60).unsqueeze(1)
+    data = (inputs, torch.tanh(3 * inputs))
+    task = thalweg.Task(model=build, loss=thalweg.supervised(nn.functional.mse_loss), data=data, passes=4)
+    comparison = compare(task, ["sgd", "adam"], budget="14trials", store=tmp_path / "store.sqlite")
+    searched = trials(comparison)
+    assert len({each.settings["activation"] for each in searched}) == 3
+    assert {each.settings["bias"] for each in searched} == {True, False}
+    assert all(type(each.settings["bias"]) is bool for each in searched)
+    again = compare(task, ["sgd", "adam"], budget="14trials", store=tmp_path / "store.sqlite")
+    assert again.to_json() == comparison.to_json()
+    chosen = comparison.contenders[0].settings
+    stored = json.loads(json.dumps(comparison.to_json()))["contenders"][0]["settings"]
+    assert (stored["activation"], stored["bias"]) == (chosen["activation"], chosen["bias"])
+    space: dict[str, Any] = {"thalweg": thalweg, "torch": torch, "make_model": build, "build": build}
+    exec(comparison.code, space)
+    assert (space["model"][0].bias is not None) == chosen["bias"]
+    for summary in comparison.contenders:
+        assert {"activation", "bias"} <= set(summary.searched)
+    escape = "\x1b[31m"
+    assert escape not in repr(comparison)
+    page = comparison.report(tmp_path / "report.html").read_text()
+    assert escape not in page
+    assert f"bias {chosen['bias']}" in page
+
+
+def test_fixed_choices_and_a_setting_of_ones_own_may_be_texts() -> None:
+    def train(make_optimizer, report, kind=thalweg.choice("a", "b", "c"), clip=thalweg.choice(None, 0.5)):
+        model = nn.Linear(1, 1)
+        take_step(model, make_optimizer(model))
+        report({"a": 3.0, "b": 1.0, "c": 2.0}[kind] + (0.0 if clip is None else clip))
+
+    tuned_freely = compare(train, ["sgd"], budget="10trials")
+    assert (tuned_freely.contenders[0].settings["kind"], tuned_freely.contenders[0].settings["clip"]) == ("b", None)
+    assert "train(make_optimizer, report, kind='b', clip=None)" in tuned_freely.code
+    fixed = compare(train, ["sgd"], budget="3trials", fixed={"kind": "c"}, start=["sgd:clip=none"])
+    assert fixed.contenders[0].settings["kind"] == "c"
+    assert fixed.contenders[0].yours.mean == pytest.approx(2.0)
+    with pytest.raises(SettingError, match="sgd: kind must be one of 'a', 'b', 'c', got 'd'"):
+        compare(train, ["sgd"], budget="3trials", start=["sgd:kind=d"])
+
+
 def test_a_number_at_the_end_of_its_range_is_cautioned() -> None:
     def train(make_optimizer, report, width=thalweg.choice(1, 2, 3, default=3)):
         model = nn.Linear(1, 1)

@@ -35,7 +35,7 @@ from thalweg.errors import ComparisonInterrupted, SettingError
 from thalweg.rules import Rule
 from thalweg.tasks import Task, TrainingFunction, as_task, load
 from thalweg.tasks.measurement import RESULTS, SCALES
-from thalweg.tasks.tunable import fix
+from thalweg.tasks.tunable import TunableValue, fix
 
 
 @shows_progress
@@ -57,7 +57,7 @@ def compare(
     result: Literal["last", "best"] | None = None,
     control: bool = False,
     device: str | None = None,
-    fixed: Mapping[str, float] | None = None,
+    fixed: Mapping[str, TunableValue] | None = None,
     start: Sequence[str] = (),
     store: str | Path | Store | None = None,
     watch: Callable[[Progress], None] | None = None,
@@ -105,7 +105,7 @@ def compare(
         device: The device that trains: ``"cpu"``, ``"cuda"`` (all GPUs of CUDA, one for each worker), ``"cuda:1"``,
             ``"xpu"``, ``"mps"``. ``"auto"`` takes an accelerator if there is one and a measurement on this task shows
             that it is faster. Defaults to the device of the task, which is ``"auto"`` unless the task has one.
-        fixed: Values of numbers of the task that are declared by ``thalweg.choice``, say, and not to be tuned now.
+        fixed: Values of arguments of the task that are declared by ``thalweg.choice``, say, and not to be tuned now.
         start: Settings of yours that the search tries first: ``["adamw:lr=3e-4"]``.
         store: The file that keeps every result. If the run is interrupted, the same call resumes it. Defaults to the
             memory.
@@ -171,7 +171,7 @@ def compare(
         key = key_of(workload, entrants, allowed, seed, schedule, options)
     try:
         record = store.find(key)
-        workload = workload.at(fixed or {})
+        workload = workload.at({name: entrants[0].task_settings[name].default for name in fixed or {}})
         names = record.contenders[0].optimizer_names if record else None
         entrants = with_optimizer_names(workload, entrants, names, derive(seed, "pilot"), chosen_schedule)
         if record is None:
@@ -247,7 +247,7 @@ def entrants_of(
     contenders: Iterable[str | Rule | Contender | Callable[..., Any]] | None,
     *,
     control: bool = False,
-    fixed: Mapping[str, float] | None = None,
+    fixed: Mapping[str, TunableValue] | None = None,
     start: Sequence[str] = (),
 ) -> list[Contender]:
     """Return the contenders that take part, as they are trained on this workload.

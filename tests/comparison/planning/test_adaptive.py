@@ -2,16 +2,20 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+import thalweg
 from thalweg.comparison.contenders.parsing import parse
-from thalweg.comparison.planning.adaptive.proposals import Tried, _greatest, _Turns, compressed, propose_trials, widened
+from thalweg.comparison.planning.adaptive.candidates import Tried
+from thalweg.comparison.planning.adaptive.proposals import _greatest, _Turns, compressed, propose_trials, widened
 from thalweg.comparison.planning.adaptive.search_space import SearchSpace, search_space_of
 from thalweg.comparison.planning.adaptive.surrogate import Points, Surrogate
 from thalweg.comparison.protocol.trial import RECOMMENDED, START
 from thalweg.rules import Range
+from thalweg.tasks.tunable import tunables_of
 
 Truth = Callable[[SearchSpace, Mapping[str, float]], float]
 
@@ -141,6 +145,28 @@ def test_what_one_contender_shows_of_the_learning_rate_warms_up_the_others() -> 
     proposals = propose_trials(spaces, [*alone, start], 6, seed=0)
     first = next(each for each in proposals if each.contender == "lion" and each.trial != START.trial)
     assert 0.4 < spaces[1].coordinates(first.settings)["lr"] < 1.6
+
+
+def test_values_without_an_order_are_equally_far_from_one_another() -> None:
+    kinds = tunables_of(lambda kind=thalweg.choice("a", "b", "c"), size=thalweg.choice(1, 2): kind)
+    space = search_space_of(replace(parse("sgd"), task_settings=kinds))
+    assert space.columns("lr") == ["lr"]
+    assert space.columns("kind") == ["kind='a'", "kind='b'", "kind='c'"]
+    places = space.places("kind", [1 / 6, 3 / 6, 5 / 6])
+    distances = np.linalg.norm(places[:, None] - places[None], axis=-1)
+    assert np.allclose(distances, 0.5 * (1 - np.eye(3)))
+    size = space.places("size", [0.25, 0.75])
+    assert abs(size[1] - size[0]) == pytest.approx(0.5)  # as far as the two values of a choice of numbers
+
+
+def test_a_search_finds_the_value_in_the_middle_that_its_neighbours_do_not_show() -> None:
+    names = ("a", "b", "c", "d", "e", "f", "g")
+    kinds = tunables_of(lambda kind=thalweg.choice(*names): kind)
+    space = search_space_of(replace(parse("sgd"), task_settings=kinds))
+    tried = search([space], lambda _, settings: 1.0 - (settings["kind"] == "d") + 0.01 * settings["lr"], 24)
+    assert {trial.settings["kind"] for trial in tried[:16]} >= set("abcd")  # new values have turns
+    kinds_of_all = [trial.settings["kind"] for trial in tried]
+    assert kinds_of_all.count("d") >= 8
 
 
 def test_waiting_trainings_are_not_proposed_again() -> None:

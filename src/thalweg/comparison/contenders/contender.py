@@ -17,7 +17,7 @@ from thalweg.optim.setting_warnings import suppress_warnings, warn
 from thalweg.rules import Range, Rule
 from thalweg.tasks.tunable import Tunable
 
-Settings = dict[str, float]
+Settings = dict[str, Any]  # numbers; of a task's own choices also texts, booleans and None
 _Value = TypeVar("_Value")
 
 MAX_ORDER = 3  # of a setting; the largest budgets search settings of any order
@@ -38,7 +38,7 @@ class Contender:
         ranges: Search ranges by setting that replace the declared ones.
         schedule: Name of a learning rate schedule that replaces that of the comparison; None replaces nothing.
         recommended: Settings to start from that do well on many tasks; empty if unknown.
-        task_settings: Numbers of the task that are tuned with the contender's own settings.
+        task_settings: Numbers and choices of the task that are tuned with the contender's own settings.
         task_code: Lines of Python with a place ``{name}`` for the value of each of these numbers.
         optimizer_names: Names of the optimizers of one training, each with settings of its own (``d.lr``). An empty
             name stands for the optimizers without a name.
@@ -134,8 +134,8 @@ class Contender:
         named = {key.removeprefix(prefix): value for key, value in settings.items() if name and key.startswith(prefix)}
         return own | named
 
-    def task_values(self, settings: Mapping[str, float]) -> dict[str, float]:
-        """Return the value of each tuned number of the task at the settings of a trial."""
+    def task_values(self, settings: Mapping[str, Any]) -> Settings:
+        """Return the value of each tuned argument of the task at the settings of a trial."""
         return {
             name: tunable.value(settings.get(name, tunable.default)) for name, tunable in self.task_settings.items()
         }

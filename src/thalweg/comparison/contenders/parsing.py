@@ -115,10 +115,12 @@ def _parse_settings(contender: Contender, text: str) -> Settings:
         name = key.rpartition(".")[2]  # of the setting of one of several optimizers, d.lr
         if name in contender.pinned:
             raise SettingError(f"{contender.name}: {key} is fixed, so no search can start from {value}. Leave it out.")
-        settings[key] = _parse_value(contender, name, value)
         if key in contender.task_settings:
-            settings[key] = contender.task_settings[key].value(float(value))
+            tunable = contender.task_settings[key]
+            settings[key] = tunable.value(tunable.parsed(value))
+            tunable.check(settings[key], f"{contender.name}: {key}")
         else:
+            settings[key] = _parse_value(contender, name, value)
             contender.rule.with_(**{name: settings[key]})
         bounds = contender.space(MAX_ORDER).get(key)
         if bounds is not None and bounds.scale == "log" and settings[key] <= 0:

@@ -27,6 +27,7 @@ REFERENCE = "adam"  # from whose starting point others are derived
 HIDDEN_MATRIX = (64, 64)  # the shape for which rules of matrices are started; the model is not known here
 EXTENSION = 10.0  # a range whose best learning rate lies at its end grows by this factor
 MAX_EXTENSIONS = 2  # to each side
+APART = 0.5  # distance of two values without an order, in shares of a range: that of the two values of a choice
 
 
 @dataclass(frozen=True)
@@ -69,20 +70,44 @@ class SearchSpace:
         kind = "lr" if own == "lr" else {1: "lr", 2: "first momentum"}.get(self.orders[name], own)
         return optimizer + dot + kind
 
+    def columns(self, name: str) -> list[str]:
+        """Return the columns of a setting: its own, or one for each of its values if these have no order."""
+        bounds = self.ranges[name]
+        return (
+            [self.column(name)] if bounds.is_ordered else [f"{self.column(name)}={value!r}" for value in bounds.values]
+        )
+
+    def places(self, name: str, positions: Any) -> np.ndarray:
+        """Return the places of a setting in its columns, ``(positions, columns)``.
+
+        Args:
+            name: The setting.
+            positions: Positions in its range, ``(positions,)``.
+        """
+        bounds = self.ranges[name]
+        if bounds.is_ordered:
+            return np.asarray(self.coordinate(name, np.asarray(positions)))[:, None]
+        values = np.array([bounds.values.index(bounds.value_at(place)) for place in positions])
+        return APART / math.sqrt(2) * np.eye(len(bounds.values))[values]
+
     def coordinates(self, settings: Mapping[str, float]) -> dict[str, float]:
-        """Return the place of settings relative to the starting point. Settings that are not given stay at it."""
+        """Return the place of settings relative to the starting point, of those that have an order and are given."""
         return {
-            name: self.coordinate(name, bounds.position(_inside(name, bounds, settings[name])))
+            name: self.coordinate(name, self.position_of(name, settings[name]))
             for name, bounds in self.ranges.items()
-            if name in settings
+            if name in settings and bounds.is_ordered
         }
+
+    def position_of(self, name: str, value: Any) -> float:
+        """Return the position of a value; that of a learning rate may lie outside of its range."""
+        return self.ranges[name].position(_inside(name, self.ranges[name], value))
 
     def coordinate(self, name: str, position: Any) -> Any:
         """Return the place of one setting, or of an array of them, from positions in its range."""
         bounds = self.ranges[name]
         if bounds.values or bounds.whole:  # the place of the value that is tried, not of the position that led to it
             position = np.vectorize(lambda place: bounds.position(bounds.value_at(place)), otypes=[float])(position)
-        origin = bounds.position(_inside(name, bounds, self.anchor[name]))
+        origin = self.position_of(name, self.anchor[name])
         decades = math.log10(bounds.high / bounds.low) if is_rate(name) and bounds.scale == "log" else 1.0
         return (position - origin) * decades
 
@@ -110,7 +135,7 @@ def is_rate(name: str) -> bool:
     return name.rpartition(".")[2] == "lr"
 
 
-def _inside(name: str, bounds: Range, value: float) -> float:
+def _inside(name: str, bounds: Range, value: Any) -> Any:
     """A learning rate as it is, any other value no further than the end of its range: a decay of 0 has no logarithm."""
     return value if is_rate(name) and bounds.scale == "log" else bounds.clamp(value)
 

@@ -67,7 +67,7 @@ class FunctionWorkload:
     def code_of_tunables(self) -> list[str]:
         return code_of_tunables(self.function)
 
-    def at(self, values: Mapping[str, float]) -> "FunctionWorkload":
+    def at(self, values: Mapping[str, Any]) -> "FunctionWorkload":
         return self  # contenders carry the values to each call
 
     def optimizer_names(self, contender: Contender, seed: int, schedule: str | None) -> tuple[str, ...]:
