@@ -11,6 +11,8 @@ import torch
 from torch import nn
 
 import thalweg
+from thalweg.comparison.contenders.parsing import parse
+from thalweg.comparison.results.functions.code_lines import lines_of_code
 from thalweg.comparison.results.functions.unused_settings import find_unused
 from thalweg.comparison.results.records import TrialRecord
 from thalweg.comparison.training.functions.optimizer_use import OptimizerUse
@@ -216,6 +218,40 @@ def test_groups_from_a_function_are_pasted_as_its_call() -> None:
     exec(comparison.code, space)
     lr = comparison.contenders[0].settings["lr"]
     assert [group["lr"] for group in space["optimizer"].param_groups] == pytest.approx([lr / 2, lr], rel=1e-11)
+
+
+def test_groups_of_a_routed_contender_are_in_the_line_to_paste() -> None:
+    def train(make_optimizer, report):
+        net = nn.Sequential(nn.Linear(1, 3), nn.Tanh(), nn.Linear(3, 3), nn.Linear(3, 1))
+        body, head = net[:3], net[3]
+        optimizer = make_optimizer(
+            [
+                {"params": body.parameters(), "lr_scale": 0.5},
+                {"params": head.parameters(), "weight_decay": 0.25},
+            ],
+            model=net,
+        )
+        take_step(net, optimizer)
+        report(loss_of(net))
+
+    comparison = compare(train, ["muon+adamw"], budget="3trials")
+    lr = comparison.contenders[0].settings["lr"]
+    net = nn.Sequential(nn.Linear(1, 3), nn.Tanh(), nn.Linear(3, 3), nn.Linear(3, 1))
+    space: dict[str, Any] = {"thalweg": thalweg, "net": net, "body": net[:3], "head": net[3]}
+    exec(comparison.code, space)
+    groups = space["optimizer"].param_groups
+    assert {(group["rule"], group["lr"]) for group in groups} == {
+        ("muon", float(f"{lr / 2:.12g}")),
+        ("adamw", float(f"{lr / 2:.12g}")),
+        ("adamw", lr),
+    }
+    assert [group["weight_decay"] for group in groups][-1] == 0.25
+    # Without the text of the call the line still shows where the groups go.
+    use = OptimizerUse(takes_model=False, lr_scales=[1.0, 0.5])
+    record = parse("muon+adamw").describe()
+    (line,) = lines_of_code(record, {"lr": 0.2}, [use])
+    assert "route(model, 'muon+adamw', lr=0.2" in line
+    assert line.endswith(".optimizer([{'params': params_1, 'lr': 0.2}, {'params': params_2, 'lr': 0.1}])")
 
 
 def test_a_schedule_that_a_training_function_does_not_take_is_refused() -> None:

@@ -175,25 +175,32 @@ class Contender:
         return replace(self, rule=self.rule.with_(**dict.fromkeys(moving, 0.0)), pinned=self.pinned | moving)
 
     def optimizer(
-        self, model: Model, settings: Mapping[str, float], roles: Roles = None, *, name: str = ""
+        self,
+        model: Model,
+        settings: Mapping[str, float],
+        roles: Roles = None,
+        *,
+        name: str = "",
+        whole: nn.Module | None = None,
     ) -> torch.optim.Optimizer:
         """Return a torch optimizer.
 
         Settings that a search tries raise no warnings; ``warn_of_settings`` is for the user's own.
 
         Args:
-            model: The model, whose trained parameters are optimized. Parameters are enough unless the contender routes.
+            model: The model, whose trained parameters are optimized; or parameters or groups.
             settings: Values that replace those the contender starts from.
             roles: Roles of parameters by name, for a contender that routes.
             name: Name of the optimizer, if a training has several.
+            whole: The model of these parameters or groups, which a contender that routes needs.
 
         Raises:
-            SettingError: If a contender that routes gets parameters instead of a model.
+            SettingError: If a contender that routes gets parameters without their model.
             RoutingError: If the role of a parameter is ambiguous.
         """
         with suppress_warnings():
             rule = self.rule.with_(**self.own_settings(settings, name))
-            return implementation_of(self.name, rule).optimizer(model, roles)
+            return implementation_of(self.name, rule).optimizer(model, roles, whole)
 
     def by_overrides(self, model: nn.Module, roles: Roles) -> dict[GroupOverrides, list[str]]:
         """Return the names of a model's trained parameters, by their overrides; only for a rule."""

@@ -82,7 +82,13 @@ class ContenderRecord:
         return cls(**values)
 
     def line_of_code(
-        self, settings: Mapping[str, Any], *, name: str = "", variable: str = "optimizer", arguments: str | None = None
+        self,
+        settings: Mapping[str, Any],
+        *,
+        name: str = "",
+        variable: str = "optimizer",
+        arguments: str | None = None,
+        then: str | None = None,
     ) -> str:
         """Return the Python line that makes this optimizer.
 
@@ -91,6 +97,7 @@ class ContenderRecord:
             name: Name of the optimizer, if a training has several.
             variable: Name of the variable that gets the optimizer.
             arguments: Positional arguments that replace the record's own.
+            then: Code after the call that replaces the record's own.
 
         Returns:
             An assignment; settings at the library's defaults are left out.
@@ -103,5 +110,5 @@ class ContenderRecord:
             if any(name not in self.defaults or values[name] != self.defaults[name] for name in names):
                 texts = [repr(values[name]) for name in names]
                 passed.append(f"{keyword}={texts[0] if names == [keyword] else '(' + ', '.join(texts) + ')'}")
-        line = f"{variable} = {self.optimizer}({', '.join(passed)}){self.then}"
+        line = f"{variable} = {self.optimizer}({', '.join(passed)}){self.then if then is None else then}"
         return f"{line}  # a step on the full batch" if self.full_batch else line

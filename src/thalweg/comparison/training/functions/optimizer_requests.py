@@ -56,9 +56,11 @@ class OptimizerRequests:
 
     def __call__(
         self,
-        model: nn.Module | Iterable[Any],
+        params: nn.Module | Iterable[Any] | None = None,
+        /,
         roles: Mapping[str, str] | None = None,
         *,
+        model: nn.Module | None = None,
         name: str = "",
         lr: float | None = None,
         scheduler: bool = False,
@@ -67,10 +69,11 @@ class OptimizerRequests:
         """Make an optimizer of the contender, at the settings of the trial.
 
         Args:
-            model: The model; or its parameters; or groups of them, as dictionaries. A group's own settings stay. Its
+            params: The model; or its parameters; or groups of them, as dictionaries. A group's own settings stay. Its
                 ``"lr_scale"`` is the share of the trial's learning rate that it gets. Its ``"lr"`` counts as a ratio
                 too: to ``lr``, or else to the learning rate of the first group.
             roles: Roles of parameters by name, for a contender that routes.
+            model: The model of these parameters or groups, for a contender that routes, such as ``muon+adamw``.
             name: A name, if the training has several optimizers. Each name has settings of its own.
             lr: The learning rate to which those of the groups are ratios.
             scheduler: True to get the learning rate schedule of the comparison, too.
@@ -85,12 +88,18 @@ class OptimizerRequests:
         site = CallSite.of_caller()
         who = f"{self._who}: make_optimizer{site.place}"
         self._check(who, name, lr, scheduler, steps)
+        params = model if params is None else params
+        if params is None or (model is not None and not isinstance(model, nn.Module)):
+            got = "no argument" if params is None else f"model={type(model).__name__}"
+            raise SettingError(f"{who}: it must get the model, its parameters or groups of them, got {got}.")
         own = self._contender.own_settings(self._settings, name)
         trial_lr = float(self._contender.rule.with_(**own).settings()["lr"])
         lr_scales: list[float] = []
-        entries: Any = model
-        if isinstance(model, Iterable) and not isinstance(model, nn.Module | torch.Tensor | Mapping | str):
-            entries = list(model)
+        entries: Any = params
+        if isinstance(params, nn.Module) and model not in (None, params):  # a part of the model
+            entries = [param for param in params.parameters() if param.requires_grad]
+        elif isinstance(params, Iterable) and not isinstance(params, nn.Module | torch.Tensor | Mapping | str):
+            entries = list(params)
             if is_groups(entries):
                 entries, lr_scales = resolve_groups(who, entries, trial_lr, lr)
         if lr is not None and not lr_scales:
@@ -98,9 +107,9 @@ class OptimizerRequests:
                 f"{who}: lr must come with groups of parameters that have an lr of their own, got {lr!r} without. "
                 "The learning rate is that of the trial. Remove lr."
             )
-        optimizer = self._contender.optimizer(entries, self._settings, roles, name=name)
+        optimizer = self._contender.optimizer(entries, self._settings, roles, name=name, whole=model)
         self._watched.append(
-            _WatchedOptimizer(self._contender, optimizer, own, name, site, lr_scales, isinstance(model, nn.Module))
+            _WatchedOptimizer(self._contender, optimizer, own, name, site, lr_scales, isinstance(params, nn.Module))
         )
         if isinstance(optimizer, torch.optim.Optimizer):
             accept_closures(optimizer)
@@ -250,6 +259,7 @@ class _WatchedOptimizer:
             line=self.site.line,
             argument=self.site.argument,
             takes_model=self._takes_model,
+            model=self.site.model,
             lr_scales=self._lr_scales,
             schedule_steps=self._schedule_steps,
             changed=changed,
