@@ -312,6 +312,65 @@ def test_each_optimizer_of_a_training_is_tuned(tmp_path: Path) -> None:
     assert {"g.lr", "d.lr"} <= set(comparison.to_json()["contenders"][0]["settings"])
 
 
+def two_nets(make_optimizer, report):
+    """Two trainings in one, each with an optimizer of its own."""
+    d, g = nn.Linear(1, 1), nn.Linear(1, 1)
+    first, second = make_optimizer(d, name="d"), make_optimizer(g, name="g")
+    for _ in range(STEPS):
+        take_step(d, first)
+        take_step(g, second)
+    report(loss_of(d) + loss_of(g))
+
+
+def test_each_optimizer_of_a_training_has_a_contender_of_its_own(tmp_path: Path) -> None:
+    contenders = ["adam", {"d": "sgd", "g": "adam:beta1=0.5"}]
+    name = "named(d=sgd,g=adam:beta1=0.5)"
+    comparison = compare(two_nets, contenders, budget="10trials", store=tmp_path / "store.sqlite")
+    mixed = next(summary for summary in comparison.contenders if summary.name == name)
+    assert {"d.lr", "g.lr"} <= set(mixed.searched)
+    assert "d.beta1" not in mixed.settings
+    first, second = (line for line in mixed.line.splitlines() if line.startswith("optimizer"))
+    assert first.startswith(f"optimizer_d = thalweg.optim.SGD(d.parameters(), lr={mixed.settings['d.lr']}")
+    assert second.startswith("optimizer_g = thalweg.optim.Adam(g.parameters(), ")
+    assert "betas=(0.5, " in second
+    space: dict[str, Any] = {"thalweg": thalweg, "d": nn.Linear(1, 1), "g": nn.Linear(1, 1)}
+    exec(mixed.line, space)
+    assert space["optimizer_d"].param_groups[0]["lr"] == mixed.settings["d.lr"]
+    again = compare(two_nets, ["adam", name], budget="10trials", store=tmp_path / "store.sqlite")
+    assert again.to_json() == comparison.to_json()  # by its name, and from the store
+    assert name in comparison.report(tmp_path / "report.html").read_text()
+
+
+def test_a_closure_is_asked_for_only_of_the_optimizer_that_needs_it() -> None:
+    def train(make_optimizer, report):
+        d, g = nn.Linear(1, 1), nn.Linear(1, 1)
+        first, second = make_optimizer(d, name="d"), make_optimizer(g, name="g")
+
+        def closure() -> torch.Tensor:
+            second.zero_grad()
+            loss = loss_of(g)
+            loss.backward()
+            return loss
+
+        take_step(d, first)
+        second.step(closure)
+        report(loss_of(d) + loss_of(g))
+
+    (summary,) = compare(train, [{"d": "sgd", "g": "lbfgs"}], budget="3trials").contenders
+    assert "optimizer_g = thalweg.optim.LBFGS(" in summary.line
+    with pytest.raises(
+        TaskError, match=r"the step must get a closure, .* got step\(\) without one .*test_loops.py:\d+"
+    ):
+        compare(train, [{"d": "lbfgs", "g": "sgd"}], budget="3trials")
+
+
+def test_a_contender_for_each_name_needs_these_names() -> None:
+    with pytest.raises(TaskError, match="must be called 'd' and 'x', got one that is called 'g'"):
+        compare(two_nets, [{"d": "sgd", "x": "adam"}])
+    with pytest.raises(TaskError, match="got one without a name"):
+        compare(own_task(), [{"d": "sgd", "x": "adam"}])
+
+
 def test_a_finished_comparison_of_several_optimizers_runs_nothing_again(tmp_path: Path) -> None:
     calls = []
 

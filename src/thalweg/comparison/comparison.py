@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.named import DEFAULT
-from thalweg.comparison.contenders.parsing import resolve, with_user_settings
+from thalweg.comparison.contenders.parsing import ContenderLike, resolve, with_user_settings
 from thalweg.comparison.contenders.schedule import DEFAULT_SCHEDULE, check_schedule
 from thalweg.comparison.failures import reopen_if_incomplete
 from thalweg.comparison.finished import Comparison
@@ -32,7 +32,6 @@ from thalweg.comparison.training.workload import Workload, as_workload
 from thalweg.engine.core import devices
 from thalweg.engine.core.lazy_imports import import_lazy_parts
 from thalweg.errors import ComparisonInterrupted, SettingError
-from thalweg.rules import Rule
 from thalweg.tasks import Task, TrainingFunction, as_task, load
 from thalweg.tasks.measurement import RESULTS, SCALES
 from thalweg.tasks.tunable import TunableValue, fix
@@ -41,7 +40,7 @@ from thalweg.tasks.tunable import TunableValue, fix
 @shows_progress
 def compare(
     task: str | Task | TrainingFunction | Callable[..., Any],
-    contenders: Iterable[str | Rule | Contender | Callable[..., Any]] | None = None,
+    contenders: Iterable[ContenderLike] | None = None,
     *,
     budget: str | None = None,
     seed: int = 0,
@@ -70,8 +69,9 @@ def compare(
         task: A ``Task``, a function ``train(make_optimizer, report)``, or a name: ``"digits"``,
             ``"path/to/file.py:name"``.
         contenders: Names such as ``"adamw"``, ``"adam:beta2=0.95,lr=1e-4..1e-2"`` or ``"torch.optim:NAdam"``, rules,
-            optimizer classes, functions ``(params, lr=...)``, or ``Contender`` objects. A single one is tuned. Defaults
-            to seven classics, without full-batch gradient descent if the task has no full batch.
+            optimizer classes, functions ``(params, lr=...)``, or ``Contender`` objects; or a dictionary of these for
+            the named optimizers of one training: ``{"d": "sgd", "g": "adam"}``. A single one is tuned. Defaults to
+            seven classics, without full-batch gradient descent if the task has no full batch.
         budget: A time for the whole comparison (``"90s"``, ``"2m"``, ``"1h"``), which is used and kept; or, for each
             contender, trainings (``"16trials"``), search trials of studies that rank the optimizers
             (``"8x24trials"``), optimizer steps (``"100000steps"``) or passes over the data (``"500passes"``). Any
@@ -244,7 +244,7 @@ def _requested_device(task: Task | TrainingFunction, device: str | None) -> str:
 
 def entrants_of(
     workload: Workload,
-    contenders: Iterable[str | Rule | Contender | Callable[..., Any]] | None,
+    contenders: Iterable[ContenderLike] | None,
     *,
     control: bool = False,
     fixed: Mapping[str, TunableValue] | None = None,
@@ -275,7 +275,7 @@ def entrants_of(
         entrants = [contender.keeping_the_optimum() for contender in entrants]
     tunables, code = fix(workload.tunables, fixed or {}, workload.name), tuple(workload.code_of_tunables)
     for contender in entrants:
-        for name in tunables.keys() & contender.rule.hypers().keys():
+        for name in tunables.keys() & {name.rpartition(".")[2] for name in contender.start_settings()}:
             raise SettingError(
                 f"{workload.name}: a tuned number must not have the name of a setting of an optimizer, but {name} is "
                 f"one of {contender.name}. Rename the argument, or leave it out: each contender tunes its own {name}."
@@ -301,7 +301,8 @@ def with_optimizer_names(
         TaskError: If a training function fails before its first step, or has its own schedule and must not.
     """
     if names is None:
-        chosen = [name for name in (schedule, *(each.schedule for each in contenders)) if name not in (None, "none")]
+        own = [member.schedule for each in contenders for member in (each, *each.members.values())]
+        chosen = [name for name in (schedule, *own) if name not in (None, "none")]
         names = workload.optimizer_names(contenders[0], seed, next(iter(chosen), None))
     return [contender.for_optimizers(tuple(names)) for contender in contenders]
 

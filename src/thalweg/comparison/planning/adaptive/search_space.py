@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from thalweg.comparison.contenders.contender import MAX_ORDER, Contender, Settings
+from thalweg.comparison.contenders.contender import MAX_ORDER, Contender, Settings, full_name
 from thalweg.comparison.contenders.named import CONTENDERS
 from thalweg.comparison.planning.search import rounded
 from thalweg.comparison.protocol.trial import RECOMMENDED, START, USER_TRIAL
@@ -165,7 +165,7 @@ def search_space_of(contender: Contender, ranges: Mapping[str, Range] | None = N
         starts[RECOMMENDED.trial] = {**defaults, **recommended}
     for number, settings in enumerate(contender.user_settings):
         starts[USER_TRIAL - number] = {**defaults, **settings}
-    anchor = {**defaults, **(recommended or contender.expanded(_transferred(contender)))}
+    anchor = {**defaults, **(recommended or _starting_rates(contender))}
     rate = searched.get("lr")
     return SearchSpace(
         contender=contender.name,
@@ -176,6 +176,17 @@ def search_space_of(contender: Contender, ranges: Mapping[str, Range] | None = N
         can_extend=rate is not None and rate.scale == "log" and "lr" not in contender.ranges,
         task_settings=frozenset(contender.task_settings),
     )
+
+
+def _starting_rates(contender: Contender) -> Settings:
+    """The settings to start from of a contender that has none recommended; of several, what is known of each."""
+    if not contender.members:
+        return contender.expanded(_transferred(contender))
+    return {
+        full_name(optimizer, name): value
+        for optimizer, member in contender.members.items()
+        for name, value in (dict(member.recommended) or _transferred(member)).items()
+    }
 
 
 def _transferred(contender: Contender) -> Settings:

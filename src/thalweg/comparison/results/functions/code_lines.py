@@ -47,11 +47,11 @@ def lines_of_code(
                 settings,
                 name=use.name,
                 variable=f"optimizer{suffix}",
-                **_call_parts(contender, use, lr),
+                **_call_parts(contender.member(use.name), use, lr),
             )
         )
         if schedule is not None and use.schedule_steps is not None:
-            of_use = TrainingSchedule(use.schedule_steps, schedule.schedule)
+            of_use = TrainingSchedule(use.schedule_steps, contender.member(use.name).schedule or schedule.schedule)
             lines.append(of_use.line_of_code(f"optimizer{suffix}", f"scheduler{suffix}") or "")
     values = {key: repr(value) for key, value in {**contender.start, **settings}.items() if "." not in key}
     own = [_PLACE.sub(lambda place: values.get(place[1], place[0]), line) for line in contender.task_code]

@@ -93,7 +93,8 @@ class OptimizerRequests:
             got = "no argument" if params is None else f"model={type(model).__name__}"
             raise SettingError(f"{who}: it must get the model, its parameters or groups of them, got {got}.")
         own = self._contender.own_settings(self._settings, name)
-        trial_lr = float(self._contender.rule.with_(**own).settings()["lr"])
+        member = self._contender.member(name)
+        trial_lr = float(member.rule.with_(**own).settings()["lr"])
         lr_scales: list[float] = []
         entries: Any = params
         if isinstance(params, nn.Module) and model not in (None, params):  # a part of the model
@@ -119,7 +120,7 @@ class OptimizerRequests:
             return optimizer
         assert steps is not None
         pair = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: lr_factor(self._schedule, min(step, steps), steps)
+            optimizer, lambda step: lr_factor(member.schedule or self._schedule, min(step, steps), steps)
         )
         self._watched[-1].scheduled(pair, steps)
         return optimizer, pair
@@ -202,7 +203,7 @@ class _WatchedOptimizer:
         self._schedule_steps: int | None = None
         searched = contender.space(MAX_ORDER).keys()
         prefix = f"{name}." if name else ""
-        rule = contender.rule.with_(**settings)
+        rule = contender.member(name).rule.with_(**settings)
         self._places = {  # of each searched setting in a group: its keyword, and its number in a tuple
             setting: (keyword, None if names == [keyword] else number)
             for keyword, names in keywords.names_by_keyword(rule.hypers()).items()
