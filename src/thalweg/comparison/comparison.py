@@ -30,8 +30,8 @@ from thalweg.comparison.results.store import Store
 from thalweg.comparison.session import run
 from thalweg.comparison.training.workload import Workload, as_workload
 from thalweg.engine.core import devices
-from thalweg.engine.core.lazy_imports import import_lazy_parts
 from thalweg.errors import ComparisonInterrupted, SettingError
+from thalweg.optim.lazy_imports import import_lazy_parts
 from thalweg.tasks import Task, TrainingFunction, as_task, load
 from thalweg.tasks.measurement import RESULTS, SCALES
 from thalweg.tasks.tunable import TunableValue, fix

@@ -17,8 +17,8 @@ from thalweg.diagnosis.judging.verdict import MAX_FINDINGS, Verdict, decide, fin
 from thalweg.diagnosis.judging.verification import Verification, Verifier, scores
 from thalweg.diagnosis.run_record import Cure, Replay
 from thalweg.diagnosis.training_source import TrainingSource
-from thalweg.engine.core.lazy_imports import import_lazy_parts
 from thalweg.errors import BudgetError, DiagnosisError, DiagnosisInterrupted, shown
+from thalweg.optim.lazy_imports import import_lazy_parts
 from thalweg.tasks.training import Training
 
 DEFAULT_STEPS = 250

@@ -25,7 +25,7 @@ import torch
 from thalweg.comparison.contenders.contender import MAX_ORDER, Contender, Settings
 from thalweg.comparison.contenders.external import ExternalOptimizer, external_optimizer, load_optimizer, path_of
 from thalweg.comparison.contenders.members import PREFIX, parse_members, with_members
-from thalweg.comparison.contenders.named import CONTENDERS, short_name, summary_of
+from thalweg.comparison.contenders.named import CONTENDERS, RECOMMENDED, short_name, summary_of
 from thalweg.comparison.contenders.schedule import check_schedule
 from thalweg.errors import KeywordError, SettingError, UnknownNameError, nearest, shown
 from thalweg.optim import RuleOptimizer
@@ -68,6 +68,7 @@ def parse(text: str) -> Contender:
     text, assignments = ":".join((base, *rest)), ":".join(rest)
     if any(mark in base for mark in "(+"):
         contender = parse_expression(base, parse, _wrap, _combine)
+        contender = replace(contender, recommended=RECOMMENDED.get(base, {}))
     elif base in CONTENDERS:
         contender = CONTENDERS[base]
     elif rest:
