@@ -254,6 +254,40 @@ def test_groups_of_a_routed_contender_are_in_the_line_to_paste() -> None:
     assert line.endswith(".optimizer([{'params': params_1, 'lr': 0.2}, {'params': params_2, 'lr': 0.1}])")
 
 
+def test_groups_without_their_model_are_refused_before_any_training() -> None:
+    calls = []
+
+    def train(make_optimizer, report):
+        net = nn.Linear(1, 1)
+        optimizer = make_optimizer([{"params": net.parameters()}])
+        take_step(net, optimizer)
+        calls.append("stepped")
+        report(loss_of(net))
+
+    line = inspect.getsourcelines(train)[1] + 2
+    message = (
+        rf"train: muon\+adamw: it must get the model, .*make_optimizer\(groups, model=model\)\. \(at {HERE}:{line}\)"
+    )
+    with pytest.raises(SettingError, match=message):
+        compare(train, ["adam", "muon+adamw"])
+    assert calls == []
+
+
+def test_a_loop_is_run_once_to_see_whether_a_contender_can_route() -> None:
+    made = []
+
+    def train(make_optimizer, report):
+        net = nn.Linear(1, 1)
+        made.append(net)
+        take_step(net, make_optimizer(net))
+        report(loss_of(net))
+
+    assert len(trials(compare(train, ["muon+adamw"], budget="1trials"))) == 1
+    assert len(made) == 1  # trainings themselves run in a worker
+    compare(train, ["adam"], budget="1trials")
+    assert len(made) == 1
+
+
 def test_a_schedule_that_a_training_function_does_not_take_is_refused() -> None:
     def train(make_optimizer, report):
         model = nn.Linear(1, 1)

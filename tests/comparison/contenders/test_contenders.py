@@ -177,6 +177,14 @@ def test_what_is_recommended_is_on_record_and_beats_the_default() -> None:
         assert dict(parse(name).recommended) == (recorded["recommended"] if better else {})
 
 
+def test_a_combination_may_have_a_starting_point_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(RECOMMENDED, "muon+adamw", {"lr": 0.02})
+    assert parse("muon+adamw").recommended == {"lr": 0.02}
+    assert parse("muon+adamw:momentum=0.9").recommended == {"lr": 0.02}
+    assert parse("muon+adamw:lr=0.1").recommended == {}
+    assert parse("cautious(adamw)").recommended == {}
+
+
 def test_a_pinned_setting_is_not_recommended_otherwise() -> None:
     assert dict(parse("adam:beta2=0.9").recommended) == dict(CONTENDERS["adam"].recommended)
     assert dict(parse("adam:lr=0.5").recommended) == {}  # half of a recommendation is none

@@ -213,6 +213,12 @@ class Contender:
     def _implementation(self) -> Implementation:
         return implementation_of(self.name, self.rule)
 
+    @property
+    def routes(self) -> bool:
+        """True if one of its optimizers reads from the model which rule each parameter gets."""
+        rules = [member.rule for member in self.members.values() or [self]]
+        return any(isinstance(rule, Rule) and bool(rule.parts) for rule in rules)
+
     def keeping_the_optimum(self) -> "Contender":
         """Return this contender for a task whose optimum is known: settings that move it (weight decay) are off.
 
