@@ -216,7 +216,7 @@ def test_a_contender_searches_the_settings_of_each_name() -> None:
 def test_a_name_must_be_a_word_and_known() -> None:
     with pytest.raises(SettingError, match="name must be a word, such as 'd', got 'a b'"):
         requests()([param()], name="a b")
-    with pytest.raises(TaskError, match="an optimizer with a name must be made before the first step, got 'late'"):
+    with pytest.raises(TaskError, match="the name of an optimizer must be known before the first step, got 'late'"):
         requests()([param()], name="late")
 
 
@@ -258,6 +258,20 @@ def test_a_function_whose_text_shows_no_names_is_not_run() -> None:
 
     assert names_of(plain) == ("",)
     assert names_of(mixed) == ("", "d")
+
+
+def test_a_name_in_the_text_may_be_made_after_the_first_step() -> None:
+    def late(make_optimizer, report):
+        step(make_optimizer([param()], name="actor"))
+        step(make_optimizer([param()], name="critic"))
+
+    def computed(make_optimizer, report):
+        step(make_optimizer([param()], name="d"))
+        for name in ("e", "f"):
+            step(make_optimizer([param()], name=name))
+
+    assert names_of(late) == ("actor", "critic")
+    assert names_of(computed) == ("d",)
 
 
 # --- schedules ------------------------------------------------------------------------------------------------------

@@ -44,7 +44,7 @@ _RULES = [
     if kind is not rules.SGD
 ]
 
-# Settings to start from without tuning, of names and of combinations: they do well on nine tasks, most with a linear
+# Settings to start from without tuning, of names and of combinations: they do well on nine tasks with a linear
 # schedule, as measured by `benchmarks/recommended.py`. No settings did better than RMSprop's own defaults.
 RECOMMENDED: dict[str, dict[str, float]] = {
     "gd": {"lr": 1.6},

@@ -130,8 +130,8 @@ class OptimizerRequests:
             raise SettingError(f"{who}: name must be a word, such as 'd', got {name!r}.")
         if name and self._before_step is None and name not in self._contender.optimizer_names:
             raise TaskError(
-                f"{who}: an optimizer with a name must be made before the first step, got {name!r} after it. "
-                "Make it at the beginning of the training."
+                f"{who}: the name of an optimizer must be known before the first step, got {name!r} after it. "
+                f"Write it out in the training function, name={name!r}, or make the optimizer at the beginning."
             )
         if lr is not None and not (isinstance(lr, int | float) and lr > 0):
             raise SettingError(f"{who}: lr must be > 0, the learning rate without a factor, got {lr!r}.")
