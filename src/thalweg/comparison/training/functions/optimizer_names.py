@@ -59,7 +59,7 @@ def names_of_optimizers(
 
 @dataclass(frozen=True)
 class _CallsInText:
-    """What the text of a function shows of its calls of ``make_optimizer``.
+    """The calls of ``make_optimizer`` in the text of a function.
 
     Attributes:
         names: The names that are written out, in order.
