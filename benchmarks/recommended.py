@@ -4,7 +4,9 @@ On every task a contender trains the same quasi-random settings (learning rate a
 starting values) and its library default, each from the same seeds. The regret of a setting on a task is the factor
 between its validation loss and the best that the contender reaches on this task. The setting with the least mean regret
 is recommended. Regrets are averaged over the nearest settings, so that no lucky point off a plateau wins. To estimate
-the regret on a new task, the setting is chosen on all other tasks. About ten minutes on two cores.
+the regret on a new task, the setting is chosen on all other tasks. A contender takes one to two minutes on two cores.
+
+`--names lion nadam` trains these alone; the record keeps all contenders that it had.
 """
 
 import argparse
@@ -24,7 +26,7 @@ from scipy.stats import qmc
 
 from thalweg.bench.records import machine
 from thalweg.comparison.contenders.contender import Contender, Settings
-from thalweg.comparison.contenders.named import CONTENDERS
+from thalweg.comparison.contenders.parsing import parse
 from thalweg.comparison.contenders.schedule import TrainingSchedule
 from thalweg.comparison.planning.seeds import derive
 from thalweg.comparison.protocol.score_scale import ScoreScale
@@ -47,9 +49,12 @@ TASKS = {
     "logistic-regression": 30,
     "diabetes": 20,
 }
-NAMES = ("gd", "sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw")
-ENTRANTS = {name: CONTENDERS[name] for name in NAMES}
+NAMES = (
+    *("gd", "sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw"),
+    *("nadam", "radam", "lion", "signum", "muon", "muon+adamw", "schedule_free_adamw", "soap"),
+)
 SETTINGS, SEEDS = 48, 2
+SCHEDULE = "linear"  # of contenders that have none of their own
 ORDER = 2  # the learning rate and the first momentum are open
 NEAREST = 3  # settings whose regret is averaged, the setting itself among them
 MEMBERS = {False: 98, True: 14}  # of a population, without and with a full batch, which needs more memory and time
@@ -85,9 +90,11 @@ def scores(task_name: str, name: str, settings: list[Settings]) -> tuple[list[fl
     """Train all settings; return the mean score of each over the seeds, and the seconds. Runs in a worker process."""
     began = time.perf_counter()
     task = replace(BUILT_IN[task_name](), passes=TASKS[task_name])
-    contender = ENTRANTS[name]
+    contender = parse(name)
     schedule = TrainingSchedule(
-        task.passes * task.batches_per_pass(full_batch=contender.full_batch), "linear", num_evaluations=1
+        task.passes * task.batches_per_pass(full_batch=contender.full_batch),
+        contender.schedule or SCHEDULE,
+        num_evaluations=1,
     )
     trials = [Trial(values, derive(0, "recommended", k)) for values in settings for k in range(SEEDS)]
     size = MEMBERS[contender.full_batch]
@@ -155,40 +162,57 @@ def evaluate(contender: Contender, settings: list[Settings], scores: dict[str, l
 
 def main() -> None:
     """Train, choose, and write the record."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--names", nargs="+", default=list(NAMES), choices=NAMES, metavar="NAME")
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS, metavar="TASK", help="at least two")
     parser.add_argument("--settings", type=int, default=SETTINGS, help="beside the library default")
     parser.add_argument("--out", type=Path, default=RECORD)
     arguments = parser.parse_args()
-    began = time.perf_counter()
-    settings = {name: draw(contender, arguments.settings) for name, contender in ENTRANTS.items()}
-    results: dict[str, dict[str, list[float]]] = {name: {task: [] for task in arguments.tasks} for name in ENTRANTS}
+    entrants = {name: parse(name) for name in arguments.names}
+    settings = {name: draw(contender, arguments.settings) for name, contender in entrants.items()}
+    results: dict[str, dict[str, list[float]]] = {name: {task: [] for task in arguments.tasks} for name in entrants}
+    seconds = dict.fromkeys(entrants, 0.0)
     with ProcessPoolExecutor(WORKERS, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
         jobs = {
             pool.submit(scores, task, name, settings[name]): (task, name)
             for task in arguments.tasks
-            for name in ENTRANTS
+            for name in entrants
         }
         for done, job in enumerate(as_completed(jobs), 1):
             task, name = jobs[job]
             results[name][task], took_s = job.result()
+            seconds[name] += took_s
             print(f"{done} of {len(jobs)}: {task}, {name}, {took_s:.1f} s", file=sys.stderr, flush=True)
-    record = {
+    protocol = {
         "tasks": {task: {"passes": TASKS[task]} for task in arguments.tasks},
         "settings": arguments.settings,
         "seeds": SEEDS,
-        "schedule": "linear",
-        "contenders": {
-            name: evaluate(contender, settings[name], results[name]) for name, contender in ENTRANTS.items()
-        },
-        "seconds": round(time.perf_counter() - began, 1),
-        "workers": WORKERS,
-        "machine": machine(),
+        "schedule": SCHEDULE,
     }
+    measured = {
+        name: evaluate(contender, settings[name], results[name])
+        | {"core_seconds": round(seconds[name], 1), "machine": machine()}
+        for name, contender in entrants.items()
+    }
+    record = merged(arguments.out, protocol, measured)
     arguments.out.write_text(json.dumps(record, indent=1) + "\n")
-    for name, result in record["contenders"].items():
+    for name, result in measured.items():
         factors = ", ".join(f"{words} {factor:.2f}" for words, factor in result["mean_factor"].items())
         print(f"{name:10} {result['recommended']}: {factors}")
+
+
+def merged(path: Path, protocol: dict[str, Any], measured: dict[str, Any]) -> dict[str, Any]:
+    """Return a record with these contenders, and those that the file has by the same protocol, in our order.
+
+    Raises:
+        ValueError: If the file has contenders that were measured in another way.
+    """
+    earlier: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    kept = {name: result for name, result in earlier.get("contenders", {}).items() if name not in measured}
+    if kept and any(earlier[key] != value for key, value in protocol.items()):
+        raise ValueError(f"{path}: {', '.join(kept)} were measured on other tasks or settings. Write to another --out.")
+    both = kept | measured
+    return protocol | {"contenders": {name: both[name] for name in NAMES if name in both}}
 
 
 if __name__ == "__main__":

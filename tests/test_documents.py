@@ -104,6 +104,11 @@ def test_the_plan_on_the_page_of_routing_is_the_one_that_is_printed(capsys) -> N
     assert capsys.readouterr().out == shown
 
 
+def test_the_groups_on_the_page_of_routing_are_divided_as_it_says() -> None:
+    (example,) = [block for block in blocks("docs/running/routing.md") if "optimizer(groups)" in block]
+    exec(example, {})  # it asserts what it says
+
+
 def test_the_numbers_on_the_page_of_routing_are_those_of_the_record() -> None:
     text = " ".join((ROOT / "docs" / "running" / "routing.md").read_text().split())
     record = json.loads((RECORDS / "routing.json").read_text())

@@ -16,7 +16,7 @@ from benchmarks.choosing_in_the_wild.record import condense, rounded
 from benchmarks.choosing_in_the_wild.regret import RECORD, judge, load_record, summarize
 from benchmarks.choosing_in_the_wild.trainings import TRAININGS
 from thalweg.bench.records import machine
-from thalweg.comparison.planning.device_choice import num_cores
+from thalweg.engine.core.threads import num_cores
 
 
 def main() -> None:

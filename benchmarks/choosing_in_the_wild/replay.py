@@ -23,7 +23,8 @@ from benchmarks.choosing_in_the_wild.emulator import World
 from benchmarks.choosing_in_the_wild.trainings import TRAININGS
 from thalweg import statistics
 from thalweg.comparison.contenders.parsing import parse
-from thalweg.comparison.planning.adaptive.proposals import Tried, propose_trials
+from thalweg.comparison.planning.adaptive.candidates import Tried
+from thalweg.comparison.planning.adaptive.proposals import propose_trials
 from thalweg.comparison.planning.search import draw_settings
 from thalweg.comparison.planning.seeds import derive
 from thalweg.comparison.protocol.design import Design, InterimAnalysis, SettingDesign

@@ -152,7 +152,7 @@ def test_numbers_of_a_task_are_fixed_and_settings_are_started_from(tmp_path: Pat
     assert "your setting" in (tmp_path / "out" / "report.html").read_text()
     for wrong, message in (
         (["--set", "size"], "'size' must read like batch_size=64"),
-        (["--set", "width=3"], "'width' must be a number that the task declares"),
+        (["--set", "width=3"], "'width' must be an argument that the task tunes"),
         (["--start", "adam:lr=1"], "must begin with the name of a contender"),
         (["--suite", "--start", "sgd:lr=1"], "--start and --set are for one task"),
     ):

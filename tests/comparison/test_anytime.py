@@ -1,6 +1,8 @@
 """Budgets are used and kept, whatever a training takes, and every interruption has an answer. The clock is made up."""
 
 import itertools
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -417,3 +419,26 @@ def test_the_clock_counts_all_sessions_and_reserves_a_little() -> None:
     assert (unlimited.left_s, unlimited.share, unlimited.stop_at_s) == (None, 0.0, float("inf"))
     long = Clock(3600.0, read=lambda: 0.0)
     assert long.trainings_s == 3598.0
+
+
+_FIRST_COMPARISON = """
+import sys
+from thalweg.comparison import comparison
+
+class Clock(comparison.Clock):
+    def __post_init__(self):
+        super().__post_init__()
+        self.known = set(sys.modules)
+        clocks.append(self)
+
+clocks = []
+comparison.Clock = Clock
+comparison.compare("quadratic", ["gd"], budget="1trials", workers=1, quiet=True)
+print(sorted(name for name in sys.modules if name.startswith("torch._dynamo") and name not in clocks[0].known))
+print("torch._dynamo" in clocks[0].known)
+"""
+
+
+def test_the_time_of_a_first_comparison_begins_after_what_torch_imports_late() -> None:
+    done = subprocess.run([sys.executable, "-c", _FIRST_COMPARISON], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["[]", "True"]

@@ -21,7 +21,6 @@ from thalweg.comparison.contenders.schedule import TrainingSchedule
 from thalweg.comparison.execution import worker_pool
 from thalweg.comparison.execution.job import Job
 from thalweg.comparison.execution.worker_pool import WorkerPool
-from thalweg.comparison.planning import device_choice
 from thalweg.comparison.planning.device_choice import choose_device
 from thalweg.comparison.planning.num_workers import choose_num_workers
 from thalweg.comparison.processes import slots
@@ -31,7 +30,7 @@ from thalweg.comparison.training.computation.group_means import measure_in_group
 from thalweg.comparison.training.runs import Trial
 from thalweg.comparison.training.timing import ExecutionMode, Measurement
 from thalweg.comparison.training.workload import as_workload
-from thalweg.engine.core import devices
+from thalweg.engine.core import devices, threads
 from thalweg.errors import DeviceError, TaskError
 from thalweg.tasks import Splits, TrainingFunction, load
 
@@ -214,7 +213,7 @@ def times(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
 
     monkeypatch.setattr("thalweg.comparison.training.timing.measure_task", measure)
     monkeypatch.setattr("thalweg.comparison.training.timing.least_seconds", lambda *_: seconds["least"])
-    monkeypatch.setattr(device_choice.os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
+    monkeypatch.setattr(threads.os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
     monkeypatch.setattr("thalweg.comparison.training.timing.single_thread_slowdown", lambda *_: 1.0)
     return seconds
 
@@ -319,6 +318,18 @@ def test_a_comparison_chooses_by_measurement_and_keeps_its_choice(
     assert result.plan.device == "cuda"
     assert [message.message for message in messages] == [f"device: cuda ({result.plan.device_reason})"]
     assert "as fast as the CPU" in result.plan.device_reason or "no way to train there" in result.plan.device_reason
+
+
+def test_the_least_time_counts_the_cores_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter(range(100))
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: float(next(ticks)))
+    monkeypatch.setattr(threads.os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(timing, "MAX_STACKED_PARAMETERS", 0)  # no gain of a population
+    least = []
+    for cores in (1, 4):
+        monkeypatch.setattr(threads.os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)), raising=False)
+        least.append(timing.least_seconds(small(), ADAM, SCHEDULE, seed=0))
+    assert least == [4.0, 1.0]  # 4 steps of a second each, on one core and on four
 
 
 class StopTraining(Exception):  # noqa: N818

@@ -11,6 +11,8 @@ import torch
 from torch import nn
 
 import thalweg
+from thalweg.comparison.contenders.parsing import parse
+from thalweg.comparison.results.functions.code_lines import lines_of_code
 from thalweg.comparison.results.functions.unused_settings import find_unused
 from thalweg.comparison.results.records import TrialRecord
 from thalweg.comparison.training.functions.optimizer_use import OptimizerUse
@@ -218,6 +220,74 @@ def test_groups_from_a_function_are_pasted_as_its_call() -> None:
     assert [group["lr"] for group in space["optimizer"].param_groups] == pytest.approx([lr / 2, lr], rel=1e-11)
 
 
+def test_groups_of_a_routed_contender_are_in_the_line_to_paste() -> None:
+    def train(make_optimizer, report):
+        net = nn.Sequential(nn.Linear(1, 3), nn.Tanh(), nn.Linear(3, 3), nn.Linear(3, 1))
+        body, head = net[:3], net[3]
+        optimizer = make_optimizer(
+            [
+                {"params": body.parameters(), "lr_scale": 0.5},
+                {"params": head.parameters(), "weight_decay": 0.25},
+            ],
+            model=net,
+        )
+        take_step(net, optimizer)
+        report(loss_of(net))
+
+    comparison = compare(train, ["muon+adamw"], budget="3trials")
+    lr = comparison.contenders[0].settings["lr"]
+    net = nn.Sequential(nn.Linear(1, 3), nn.Tanh(), nn.Linear(3, 3), nn.Linear(3, 1))
+    space: dict[str, Any] = {"thalweg": thalweg, "net": net, "body": net[:3], "head": net[3]}
+    exec(comparison.code, space)
+    groups = space["optimizer"].param_groups
+    assert {(group["rule"], group["lr"]) for group in groups} == {
+        ("muon", float(f"{lr / 2:.12g}")),
+        ("adamw", float(f"{lr / 2:.12g}")),
+        ("adamw", lr),
+    }
+    assert [group["weight_decay"] for group in groups][-1] == 0.25
+    # Without the text of the call the line still shows where the groups go.
+    use = OptimizerUse(takes_model=False, lr_scales=[1.0, 0.5])
+    record = parse("muon+adamw").describe()
+    (line,) = lines_of_code(record, {"lr": 0.2}, [use])
+    assert "route(model, 'muon+adamw', lr=0.2" in line
+    assert line.endswith(".optimizer([{'params': params_1, 'lr': 0.2}, {'params': params_2, 'lr': 0.1}])")
+
+
+def test_groups_without_their_model_are_refused_before_any_training() -> None:
+    calls = []
+
+    def train(make_optimizer, report):
+        net = nn.Linear(1, 1)
+        optimizer = make_optimizer([{"params": net.parameters()}])
+        take_step(net, optimizer)
+        calls.append("stepped")
+        report(loss_of(net))
+
+    line = inspect.getsourcelines(train)[1] + 2
+    message = (
+        rf"train: muon\+adamw: it must get the model, .*make_optimizer\(groups, model=model\)\. \(at {HERE}:{line}\)"
+    )
+    with pytest.raises(SettingError, match=message):
+        compare(train, ["adam", "muon+adamw"])
+    assert calls == []
+
+
+def test_a_loop_is_run_once_to_see_whether_a_contender_can_route() -> None:
+    made = []
+
+    def train(make_optimizer, report):
+        net = nn.Linear(1, 1)
+        made.append(net)
+        take_step(net, make_optimizer(net))
+        report(loss_of(net))
+
+    assert len(trials(compare(train, ["muon+adamw"], budget="1trials"))) == 1
+    assert len(made) == 1  # trainings themselves run in a worker
+    compare(train, ["adam"], budget="1trials")
+    assert len(made) == 1
+
+
 def test_a_schedule_that_a_training_function_does_not_take_is_refused() -> None:
     def train(make_optimizer, report):
         model = nn.Linear(1, 1)
@@ -276,6 +346,65 @@ def test_each_optimizer_of_a_training_is_tuned(tmp_path: Path) -> None:
     assert {"g.lr", "d.lr"} <= set(comparison.to_json()["contenders"][0]["settings"])
 
 
+def two_nets(make_optimizer, report):
+    """Two trainings in one, each with an optimizer of its own."""
+    d, g = nn.Linear(1, 1), nn.Linear(1, 1)
+    first, second = make_optimizer(d, name="d"), make_optimizer(g, name="g")
+    for _ in range(STEPS):
+        take_step(d, first)
+        take_step(g, second)
+    report(loss_of(d) + loss_of(g))
+
+
+def test_each_optimizer_of_a_training_has_a_contender_of_its_own(tmp_path: Path) -> None:
+    contenders = ["adam", {"d": "sgd", "g": "adam:beta1=0.5"}]
+    name = "named(d=sgd,g=adam:beta1=0.5)"
+    comparison = compare(two_nets, contenders, budget="10trials", store=tmp_path / "store.sqlite")
+    mixed = next(summary for summary in comparison.contenders if summary.name == name)
+    assert {"d.lr", "g.lr"} <= set(mixed.searched)
+    assert "d.beta1" not in mixed.settings
+    first, second = (line for line in mixed.line.splitlines() if line.startswith("optimizer"))
+    assert first.startswith(f"optimizer_d = thalweg.optim.SGD(d.parameters(), lr={mixed.settings['d.lr']}")
+    assert second.startswith("optimizer_g = thalweg.optim.Adam(g.parameters(), ")
+    assert "betas=(0.5, " in second
+    space: dict[str, Any] = {"thalweg": thalweg, "d": nn.Linear(1, 1), "g": nn.Linear(1, 1)}
+    exec(mixed.line, space)
+    assert space["optimizer_d"].param_groups[0]["lr"] == mixed.settings["d.lr"]
+    again = compare(two_nets, ["adam", name], budget="10trials", store=tmp_path / "store.sqlite")
+    assert again.to_json() == comparison.to_json()  # by its name, and from the store
+    assert name in comparison.report(tmp_path / "report.html").read_text()
+
+
+def test_a_closure_is_asked_for_only_of_the_optimizer_that_needs_it() -> None:
+    def train(make_optimizer, report):
+        d, g = nn.Linear(1, 1), nn.Linear(1, 1)
+        first, second = make_optimizer(d, name="d"), make_optimizer(g, name="g")
+
+        def closure() -> torch.Tensor:
+            second.zero_grad()
+            loss = loss_of(g)
+            loss.backward()
+            return loss
+
+        take_step(d, first)
+        second.step(closure)
+        report(loss_of(d) + loss_of(g))
+
+    (summary,) = compare(train, [{"d": "sgd", "g": "lbfgs"}], budget="3trials").contenders
+    assert "optimizer_g = thalweg.optim.LBFGS(" in summary.line
+    with pytest.raises(
+        TaskError, match=r"the step must get a closure, .* got step\(\) without one .*test_loops.py:\d+"
+    ):
+        compare(train, [{"d": "lbfgs", "g": "sgd"}], budget="3trials")
+
+
+def test_a_contender_for_each_name_needs_these_names() -> None:
+    with pytest.raises(TaskError, match="must be called 'd' and 'x', got one that is called 'g'"):
+        compare(two_nets, [{"d": "sgd", "x": "adam"}])
+    with pytest.raises(TaskError, match="got one without a name"):
+        compare(own_task(), [{"d": "sgd", "x": "adam"}])
+
+
 def test_a_finished_comparison_of_several_optimizers_runs_nothing_again(tmp_path: Path) -> None:
     calls = []
 
@@ -331,6 +460,56 @@ def test_numbers_of_a_training_function_are_tuned_by_each_contender(tmp_path: Pa
     # A new session reads the same from the store.
     again = compare(tuned, ["sgd", "adam"], budget="14trials", store=tmp_path / "store.sqlite")
     assert again.to_json() == comparison.to_json()
+
+
+def build(activation=thalweg.choice("relu", "tanh", "a\x1b[31m$b$"), bias=thalweg.choice(True, False)):
+    """A model with choices that are no numbers. With tanh and without a bias it can be right."""
+    torch.manual_seed(0)
+    act = {"relu": nn.ReLU(), "tanh": nn.Tanh()}.get(activation, nn.Sigmoid())
+    assert bias in (True, False), bias
+    return nn.Sequential(nn.Linear(1, 4, bias=bias), act, nn.Linear(4, 1, bias=bias))
+
+
+def test_choices_that_are_no_numbers_are_tuned_stored_shown_and_pasted(tmp_path: Path) -> None:
+    inputs = torch.linspace(-1, 1, 60).unsqueeze(1)
+    data = (inputs, torch.tanh(3 * inputs))
+    task = thalweg.Task(model=build, loss=thalweg.supervised(nn.functional.mse_loss), data=data, passes=4)
+    comparison = compare(task, ["sgd", "adam"], budget="14trials", store=tmp_path / "store.sqlite")
+    searched = trials(comparison)
+    assert len({each.settings["activation"] for each in searched}) == 3
+    assert {each.settings["bias"] for each in searched} == {True, False}
+    assert all(type(each.settings["bias"]) is bool for each in searched)
+    again = compare(task, ["sgd", "adam"], budget="14trials", store=tmp_path / "store.sqlite")
+    assert again.to_json() == comparison.to_json()
+    chosen = comparison.contenders[0].settings
+    stored = json.loads(json.dumps(comparison.to_json()))["contenders"][0]["settings"]
+    assert (stored["activation"], stored["bias"]) == (chosen["activation"], chosen["bias"])
+    space: dict[str, Any] = {"thalweg": thalweg, "torch": torch, "make_model": build, "build": build}
+    exec(comparison.code, space)
+    assert (space["model"][0].bias is not None) == chosen["bias"]
+    for summary in comparison.contenders:
+        assert {"activation", "bias"} <= set(summary.searched)
+    escape = "\x1b[31m"
+    assert escape not in repr(comparison)
+    page = comparison.report(tmp_path / "report.html").read_text()
+    assert escape not in page
+    assert f"bias {chosen['bias']}" in page
+
+
+def test_fixed_choices_and_a_setting_of_ones_own_may_be_texts() -> None:
+    def train(make_optimizer, report, kind=thalweg.choice("a", "b", "c"), clip=thalweg.choice(None, 0.5)):
+        model = nn.Linear(1, 1)
+        take_step(model, make_optimizer(model))
+        report({"a": 3.0, "b": 1.0, "c": 2.0}[kind] + (0.0 if clip is None else clip))
+
+    tuned_freely = compare(train, ["sgd"], budget="10trials")
+    assert (tuned_freely.contenders[0].settings["kind"], tuned_freely.contenders[0].settings["clip"]) == ("b", None)
+    assert "train(make_optimizer, report, kind='b', clip=None)" in tuned_freely.code
+    fixed = compare(train, ["sgd"], budget="3trials", fixed={"kind": "c"}, start=["sgd:clip=none"])
+    assert fixed.contenders[0].settings["kind"] == "c"
+    assert fixed.contenders[0].yours.mean == pytest.approx(2.0)
+    with pytest.raises(SettingError, match="sgd: kind must be one of 'a', 'b', 'c', got 'd'"):
+        compare(train, ["sgd"], budget="3trials", start=["sgd:kind=d"])
 
 
 def test_a_number_at_the_end_of_its_range_is_cautioned() -> None:

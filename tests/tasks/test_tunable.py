@@ -12,7 +12,7 @@ import thalweg
 from thalweg.errors import SettingError, TaskError
 from thalweg.rules import Range
 from thalweg.tasks import Splits, Task, TrainingFunction
-from thalweg.tasks.tunable import fix, tunable_of, tunables_of
+from thalweg.tasks.tunable import Tunable, fix, tunable_of, tunables_of
 from thalweg.tasks.tuning import code_of_tunables, task_at, tunables_of_task
 
 
@@ -45,7 +45,9 @@ def test_a_declaration_knows_its_range() -> None:
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda number: pickle.loads(pickle.dumps(number))])
-@pytest.mark.parametrize("number", [thalweg.choice(1, 2), thalweg.range(0.0, 0.5)])
+@pytest.mark.parametrize(
+    "number", [thalweg.choice(1, 2), thalweg.range(0.0, 0.5), thalweg.choice("a", "b"), thalweg.choice(True, False)]
+)
 def test_a_copy_is_the_same_declaration(copied, number) -> None:
     assert copied(number) == number
     assert tunable_of(copied(number)) == tunable_of(number) is not None
@@ -57,7 +59,13 @@ def test_a_copy_is_the_same_declaration(copied, number) -> None:
         (lambda: thalweg.choice(32), r"two or more different values, .* got \(32,\)"),
         (lambda: thalweg.choice(32, 32), "two or more different values"),
         (lambda: thalweg.choice(32, 64, default=16), "the default among them, .* with the default 16"),
-        (lambda: thalweg.choice("relu", "gelu"), "the values must be finite numbers, got 'relu'"),
+        (
+            lambda: thalweg.choice(nn.ReLU, nn.GELU),
+            "must be finite numbers, texts, True, .*ReLU.* Give each object a name",
+        ),
+        (lambda: thalweg.choice(1.0, float("nan")), "must be finite numbers, .* got nan"),
+        (lambda: thalweg.choice(True, 1), r"two or more different values"),
+        (lambda: thalweg.choice("relu", "gelu", default="tanh"), "the default among them"),
         (lambda: thalweg.range(1.0, 1.0), "low must be below high"),
         (lambda: thalweg.range(0.0, float("inf")), "both finite numbers"),
         (lambda: thalweg.log_range(0.0, 1.0), r"low must be > 0, .* Use thalweg\.range"),
@@ -92,9 +100,56 @@ def test_the_end_of_a_choice_is_its_first_or_last_of_three_or_more() -> None:
 
 
 def test_ranges_survive_a_store_and_old_ranges_keep_their_form() -> None:
-    for bounds in (Range(1, 4, whole=True), Range(1, 3, values=(1, 3)), Range(0.1, 1.0, "log")):
+    unordered = Range(0, 2, values=("gelu", None, True))
+    for bounds in (Range(1, 4, whole=True), Range(1, 3, values=(1, 3)), Range(0.1, 1.0, "log"), unordered):
         assert Range.from_json(bounds.to_json()) == bounds
     assert Range(0.1, 1.0, "log").to_json() == {"low": 0.1, "high": 1.0, "scale": "log"}
+
+
+def test_texts_booleans_and_none_are_choices_without_an_order() -> None:
+    name, bias, clip = thalweg.choice("relu", "gelu"), thalweg.choice(False, True), thalweg.choice(None, 0.5, 1.0)
+    assert (f"{name}!", {"relu": 1}[name], str(bias), bool(bias), clip + 1) == ("relu!", 1, "False", False, 1.5)
+    searched = [tunable_of(value).search for value in (name, bias, clip)]  # type: ignore[union-attr]
+    assert [bounds.values for bounds in searched] == [("relu", "gelu"), (False, True), (None, 0.5, 1.0)]
+    assert [bounds.is_ordered for bounds in searched] == [False, False, False]
+    assert Range(1, 3, values=(1, 3)).is_ordered
+    for bounds in searched:
+        for value in bounds.values:
+            assert bounds.value_at(bounds.position(value)) is value
+            assert bounds.end_near(value, 0.5) is None
+        with pytest.raises(ValueError, match="'tanh' is none of"):
+            bounds.clamp("tanh")
+
+
+@pytest.mark.parametrize(
+    ("value", "fixed"),
+    [("gelu", "gelu"), ("GELU", "gelu"), ("none", None), ("True", True), (None, None), (True, True), ("0.5", 0.5)],
+)
+def test_a_choice_is_fixed_at_one_of_its_values(value: object, fixed: object) -> None:
+    tunables = tunables_of(lambda kind=thalweg.choice("gelu", None, True, 0.5): kind)
+    assert fix(tunables, {"kind": value}, "mine")["kind"] == Tunable(fixed, None)  # type: ignore[dict-item]
+    assert fix(tunables, {}, "mine") == tunables
+
+
+@pytest.mark.parametrize("value", ["relu", 1, 1.0, False])  # 1 is not True
+def test_a_value_that_is_no_choice_is_refused(value: object) -> None:
+    tunables = tunables_of(lambda kind=thalweg.choice("gelu", None, True, 0.5): kind)
+    with pytest.raises(SettingError, match=r"mine: kind must be one of 'gelu', None, True, 0.5, got"):
+        fix(tunables, {"kind": value}, "mine")  # type: ignore[dict-item]
+
+
+def test_a_number_is_fixed_by_a_number_alone() -> None:
+    tunables = tunables_of(lambda size=thalweg.choice(8, 16): size)
+    assert fix(tunables, {"size": "12"}, "mine")["size"].default == 12
+    assert type(fix(tunables, {"size": "12"}, "mine")["size"].default) is int
+    for wrong in ("big", True, None):
+        with pytest.raises(SettingError, match="mine: size must be a finite number, got"):
+            fix(tunables, {"size": wrong}, "mine")
+
+
+def test_the_numbers_of_a_task_itself_are_no_texts() -> None:
+    with pytest.raises(TaskError, match="batch_size must be a whole number, got the choices 8, None"):
+        tunables_of_task(task(batch_size=thalweg.choice(8, None)))
 
 
 def test_a_task_declares_arguments_of_its_model_and_its_own_numbers() -> None:
@@ -152,8 +207,8 @@ def test_a_fixed_number_is_not_searched_and_keeps_its_kind() -> None:
     assert isinstance(fixed["width"].default, int)
     assert fixed["dropout"] == declared["dropout"]
     with pytest.raises(
-        SettingError, match=r"mine: 'widht' must be a number that the task declares.*Did you mean width"
+        SettingError, match=r"mine: 'widht' must be an argument that the task tunes.*Did you mean width"
     ):
         fix(declared, {"widht": 16.0}, "mine")
-    with pytest.raises(SettingError, match=r"it declares no tuned number. Write batch_size=thalweg.choice"):
+    with pytest.raises(SettingError, match=r"it tunes none. Write batch_size=thalweg.choice"):
         fix({}, {"width": 16.0}, "mine")

@@ -75,7 +75,7 @@ Words:
     "fixed",
     multiple=True,
     metavar="NAME=VALUE",
-    help="Fix a number that the task declares to be tuned (thalweg.choice, range, log_range). Can be repeated.",
+    help="Fix an argument that the task declares to be tuned (thalweg.choice, range, log_range). Can be repeated.",
 )
 @click.option(
     "--prune", is_flag=True, help="Stop bad settings early, and let the same contender try more settings instead."
@@ -200,7 +200,7 @@ def compare(
     if task is None:
         raise click.MissingParameter(ctx=context, param=context.command.params[0])
     out = out or Path("runs") / comparison.folder_name(task)
-    options |= {"start": list(start), "fixed": dict(map(_parse_number, fixed))}
+    options |= {"start": list(start), "fixed": dict(map(_parse_fixed, fixed))}
     try:
         finished = _run(task, names, out / "store.sqlite", options)
     except ComparisonInterrupted as interrupt:
@@ -224,13 +224,12 @@ def _show(result: "Comparison", path: Path, *, as_json: bool) -> None:
             echo(f"Report: {page}")
 
 
-def _parse_number(text: str) -> tuple[str, float]:
-    """Parse ``batch_size=64``."""
-    name, _, value = text.partition("=")
-    try:
-        return name.strip(), float(value)
-    except ValueError:
-        raise click.BadParameter(f"{text!r} must read like batch_size=64.", param_hint="--set") from None
+def _parse_fixed(text: str) -> tuple[str, str]:
+    """Parse ``batch_size=64``; the task knows what the value means."""
+    name, equals, value = text.partition("=")
+    if not (name.strip() and equals and value.strip()):
+        raise click.BadParameter(f"{text!r} must read like batch_size=64.", param_hint="--set")
+    return name.strip(), value.strip()
 
 
 def _run(task: str, names: list[str] | None, store: Path, options: dict[str, Any]) -> "Comparison":

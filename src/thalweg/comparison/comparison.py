@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.named import DEFAULT
-from thalweg.comparison.contenders.parsing import resolve, with_user_settings
+from thalweg.comparison.contenders.parsing import ContenderLike, resolve, with_user_settings
 from thalweg.comparison.contenders.schedule import DEFAULT_SCHEDULE, check_schedule
 from thalweg.comparison.failures import reopen_if_incomplete
 from thalweg.comparison.finished import Comparison
@@ -31,16 +31,16 @@ from thalweg.comparison.session import run
 from thalweg.comparison.training.workload import Workload, as_workload
 from thalweg.engine.core import devices
 from thalweg.errors import ComparisonInterrupted, SettingError
-from thalweg.rules import Rule
+from thalweg.optim.lazy_imports import import_lazy_parts
 from thalweg.tasks import Task, TrainingFunction, as_task, load
 from thalweg.tasks.measurement import RESULTS, SCALES
-from thalweg.tasks.tunable import fix
+from thalweg.tasks.tunable import TunableValue, fix
 
 
 @shows_progress
 def compare(
     task: str | Task | TrainingFunction | Callable[..., Any],
-    contenders: Iterable[str | Rule | Contender | Callable[..., Any]] | None = None,
+    contenders: Iterable[ContenderLike] | None = None,
     *,
     budget: str | None = None,
     seed: int = 0,
@@ -56,7 +56,7 @@ def compare(
     result: Literal["last", "best"] | None = None,
     control: bool = False,
     device: str | None = None,
-    fixed: Mapping[str, float] | None = None,
+    fixed: Mapping[str, TunableValue] | None = None,
     start: Sequence[str] = (),
     store: str | Path | Store | None = None,
     watch: Callable[[Progress], None] | None = None,
@@ -69,8 +69,9 @@ def compare(
         task: A ``Task``, a function ``train(make_optimizer, report)``, or a name: ``"digits"``,
             ``"path/to/file.py:name"``.
         contenders: Names such as ``"adamw"``, ``"adam:beta2=0.95,lr=1e-4..1e-2"`` or ``"torch.optim:NAdam"``, rules,
-            optimizer classes, functions ``(params, lr=...)``, or ``Contender`` objects. A single one is tuned. Defaults
-            to seven classics, without full-batch gradient descent if the task has no full batch.
+            optimizer classes, functions ``(params, lr=...)``, or ``Contender`` objects; or a dictionary of these for
+            the named optimizers of one training: ``{"d": "sgd", "g": "adam"}``. A single one is tuned. Defaults to
+            seven classics, without full-batch gradient descent if the task has no full batch.
         budget: A time for the whole comparison (``"90s"``, ``"2m"``, ``"1h"``), which is used and kept; or, for each
             contender, trainings (``"16trials"``), search trials of studies that rank the optimizers
             (``"8x24trials"``), optimizer steps (``"100000steps"``) or passes over the data (``"500passes"``). Any
@@ -104,7 +105,7 @@ def compare(
         device: The device that trains: ``"cpu"``, ``"cuda"`` (all GPUs of CUDA, one for each worker), ``"cuda:1"``,
             ``"xpu"``, ``"mps"``. ``"auto"`` takes an accelerator if there is one and a measurement on this task shows
             that it is faster. Defaults to the device of the task, which is ``"auto"`` unless the task has one.
-        fixed: Values of numbers of the task that are declared by ``thalweg.choice``, say, and not to be tuned now.
+        fixed: Values of arguments of the task that are declared by ``thalweg.choice``, say, and not to be tuned now.
         start: Settings of yours that the search tries first: ``["adamw:lr=3e-4"]``.
         store: The file that keeps every result. If the run is interrupted, the same call resumes it. Defaults to the
             memory.
@@ -137,6 +138,7 @@ def compare(
     assert watch is not None, "shows_progress passes a function"
     schedule, chosen_schedule = schedule or DEFAULT_SCHEDULE, schedule
     allowed = check_request(budget, seed, schedule, workers)
+    import_lazy_parts()
     clock = Clock(allowed.seconds)
     loaded = _measured_as(load(task) if isinstance(task, str) else as_task(task), scale, result)
     tolerance = None if margin is None else Margin.parse(margin)
@@ -169,7 +171,7 @@ def compare(
         key = key_of(workload, entrants, allowed, seed, schedule, options)
     try:
         record = store.find(key)
-        workload = workload.at(fixed or {})
+        workload = workload.at({name: entrants[0].task_settings[name].default for name in fixed or {}})
         names = record.contenders[0].optimizer_names if record else None
         entrants = with_optimizer_names(workload, entrants, names, derive(seed, "pilot"), chosen_schedule)
         if record is None:
@@ -242,10 +244,10 @@ def _requested_device(task: Task | TrainingFunction, device: str | None) -> str:
 
 def entrants_of(
     workload: Workload,
-    contenders: Iterable[str | Rule | Contender | Callable[..., Any]] | None,
+    contenders: Iterable[ContenderLike] | None,
     *,
     control: bool = False,
-    fixed: Mapping[str, float] | None = None,
+    fixed: Mapping[str, TunableValue] | None = None,
     start: Sequence[str] = (),
 ) -> list[Contender]:
     """Return the contenders that take part, as they are trained on this workload.
@@ -273,7 +275,7 @@ def entrants_of(
         entrants = [contender.keeping_the_optimum() for contender in entrants]
     tunables, code = fix(workload.tunables, fixed or {}, workload.name), tuple(workload.code_of_tunables)
     for contender in entrants:
-        for name in tunables.keys() & contender.rule.hypers().keys():
+        for name in tunables.keys() & {name.rpartition(".")[2] for name in contender.start_settings()}:
             raise SettingError(
                 f"{workload.name}: a tuned number must not have the name of a setting of an optimizer, but {name} is "
                 f"one of {contender.name}. Rename the argument, or leave it out: each contender tunes its own {name}."
@@ -299,7 +301,8 @@ def with_optimizer_names(
         TaskError: If a training function fails before its first step, or has its own schedule and must not.
     """
     if names is None:
-        chosen = [name for name in (schedule, *(each.schedule for each in contenders)) if name not in (None, "none")]
+        own = [member.schedule for each in contenders for member in (each, *each.members.values())]
+        chosen = [name for name in (schedule, *own) if name not in (None, "none")]
         names = workload.optimizer_names(contenders[0], seed, next(iter(chosen), None))
     return [contender.for_optimizers(tuple(names)) for contender in contenders]
 

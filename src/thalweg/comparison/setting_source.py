@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from thalweg.comparison.contenders.contender import Settings
 from thalweg.comparison.contenders.schedule import TrainingSchedule
-from thalweg.comparison.planning.adaptive.proposals import Tried, propose_trials
+from thalweg.comparison.planning.adaptive.candidates import Tried
+from thalweg.comparison.planning.adaptive.proposals import propose_trials
 from thalweg.comparison.planning.adaptive.search_space import search_space_of
 from thalweg.comparison.planning.budget import Budget
 from thalweg.comparison.planning.clock import Speed

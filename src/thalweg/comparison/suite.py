@@ -6,15 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from thalweg.comparison.comparison import check_request, compare
-from thalweg.comparison.contenders.contender import Contender
-from thalweg.comparison.contenders.parsing import resolve, split_list
+from thalweg.comparison.contenders.parsing import ContenderLike, resolve, split_list
 from thalweg.comparison.contenders.schedule import DEFAULT_SCHEDULE
 from thalweg.comparison.finished import Comparison
 from thalweg.comparison.presentation.progress_display import shows_progress
 from thalweg.comparison.progress import Progress
 from thalweg.comparison.suite_result import Suite
 from thalweg.errors import ComparisonInterrupted, SettingError, TaskError, ThalwegError
-from thalweg.rules import Rule
 from thalweg.tasks import SUITE, Task, TrainingFunction, as_task, load
 
 MAX_TASKS = 100
@@ -40,7 +38,7 @@ class TaskProgress:
 @shows_progress
 def compare_suite(
     tasks: str | Iterable[str | Task | TrainingFunction | Callable[..., Any]] | None = None,
-    contenders: str | Iterable[str | Rule | Contender] | None = None,
+    contenders: str | Iterable[ContenderLike] | None = None,
     *,
     budget: str | None = None,
     seed: int = 0,

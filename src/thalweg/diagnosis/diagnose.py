@@ -5,8 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-
 from thalweg.diagnosis.clue import Clue
 from thalweg.diagnosis.diagnosis import Diagnosis
 from thalweg.diagnosis.evidence import gather
@@ -20,6 +18,7 @@ from thalweg.diagnosis.judging.verification import Verification, Verifier, score
 from thalweg.diagnosis.run_record import Cure, Replay
 from thalweg.diagnosis.training_source import TrainingSource
 from thalweg.errors import BudgetError, DiagnosisError, DiagnosisInterrupted, shown
+from thalweg.optim.lazy_imports import import_lazy_parts
 from thalweg.tasks.training import Training
 
 DEFAULT_STEPS = 250
@@ -93,7 +92,7 @@ def diagnose(
     """
     budget_s = _seconds(budget)
     _check_counts(seeds, steps)
-    _import_lazy_parts()
+    import_lazy_parts()
     clock = Clock(budget_s)
     source = TrainingSource(function, clock.budget_s, name)
     laboratory = Laboratory(source, DEFAULT_STEPS if steps is None else steps, clock)
@@ -151,11 +150,6 @@ def _is_explained(error: DiagnosisError, clues: Sequence[Clue]) -> bool:
     Of any other error the user's line says more than what inspection makes of a step that never ended.
     """
     return _NO_GRAPH in str(error) and any(CERTAINTIES[clue.certainty] > 1 for clue in clues)
-
-
-def _import_lazy_parts() -> None:
-    """Have torch import what it imports at the first optimizer: seconds that say nothing of the training."""
-    torch.optim.SGD([torch.zeros(1)])
 
 
 def _seconds(budget: str | float) -> float:

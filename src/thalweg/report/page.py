@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from thalweg.comparison import Comparison
-from thalweg.comparison.presentation.overview import compared_value
+from thalweg.comparison.presentation.overview import compared_value, format_settings
 from thalweg.comparison.protocol.design import SettingDesign
 from thalweg.comparison.results.records import TrialRecord
 from thalweg.comparison.results.summary import GOOD_RATE_MARGIN, STAGES, Summary
@@ -173,7 +173,7 @@ def _table_row(comparison: Comparison, summary: Summary) -> dict[str, Any]:
         "value": compared_value(summary, plan),
         "train_loss": summary.train_loss,
         "above_optimum": None if plan.optimum is None else max(0.0, summary.train_loss - plan.optimum),
-        "settings": ", ".join(f"{name} {summary.settings[name]:g}" for name in summary.searched) or "none to tune",
+        "settings": format_settings(summary, summary.searched, ", ", " ") or "none to tune",
         "lost_seeds": summary.lost,
         "lost_settings": sum(entry.result.status not in ("ok", "pruned", "stopped") for entry in searched),
         "num_settings": len(searched),

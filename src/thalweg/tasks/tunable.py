@@ -1,41 +1,83 @@
-"""Tunable numbers: arguments of a model or a training function that a comparison tunes with each optimizer.
+"""Tunable arguments of a model or a training function, which a comparison tunes with each optimizer.
 
-A declaration such as ``batch_size=thalweg.choice(32, 64)`` is a number of Python, its default, that also knows its
-search range. So the function runs without a comparison too.
+A declaration such as ``batch_size=thalweg.choice(32, 64)`` is a number or a text of Python, its default, that also
+knows its search range. So the function runs without a comparison too.
 """
 
 import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Self, overload
+from typing import Any, Self, TypeVar, overload
 
 from thalweg.errors import SettingError, nearest
 from thalweg.rules import Range
 
+TunableValue = float | str | bool | None
+_Value = TypeVar("_Value", bound=TunableValue)
+
 
 @dataclass(frozen=True)
 class Tunable:
-    """The declaration of a number of the task that is tuned.
+    """The declaration of a number, or of another value, of the task that is tuned.
 
     Attributes:
         default: The value without tuning.
-        search: The values that a search tries; None if the number is fixed.
+        search: The values that a search tries; None if the value is fixed.
     """
 
-    default: float
+    default: Any  # of any of these kinds
     search: Range | None
 
-    def value(self, number: float) -> float:
-        """Return a number of a search or a store as the user's code gets it: a whole number if it was declared so."""
-        equal = [value for value in (self.search.values if self.search else ()) if value == number]
+    @property
+    def is_number(self) -> bool:
+        """True if the values are numbers; False if they are texts, booleans or None."""
+        return type(self.default) in (int, float) and (self.search is None or self.search.is_ordered)
+
+    def value(self, value: TunableValue) -> TunableValue:
+        """Return a value of a search or a store as the user's code gets it: a whole number if it was declared so."""
+        equal = [known for known in (self.search.values if self.search else ()) if known == value]
         if equal:
             return equal[0]
-        return int(number) if isinstance(self.default, int) and number == int(number) else number
+        whole = type(self.default) is int and isinstance(value, float) and value.is_integer()
+        return int(value) if whole else value  # type: ignore[arg-type]  # a float
 
-    def fixed_at(self, number: float) -> "Tunable":
+    def fixed_at(self, value: TunableValue) -> "Tunable":
         """Return the same declaration with another default and nothing to search."""
-        return replace(self, default=self.value(number), search=None)
+        return replace(self, default=self.value(value), search=None)
+
+    def parsed(self, text: str) -> TunableValue:
+        """Return the value that a text stands for: ``32``, ``gelu``, ``true`` or ``none``; a text of no value as it is.
+
+        Example:
+            >>> Tunable("relu", Range(0, 1, values=("relu", None))).parsed("None")
+        """
+        known = {str(value).casefold(): value for value in (self.search.values if self.search else ())}
+        if text.casefold() in known:
+            return known[text.casefold()]
+        try:
+            return float(text)
+        except ValueError:
+            return text
+
+    def check(self, value: object, who: str) -> None:
+        """Raise SettingError for a value that cannot be one of this declaration.
+
+        Args:
+            value: The value.
+            who: The beginning of the message: the task and the name.
+        """
+        if self.is_number:
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                raise SettingError(f"{who} must be a finite number, got {value!r:.80}.")
+        elif self.search is not None and not any(_is_same(value, known) for known in self.search.values):
+            values = ", ".join(map(repr, self.search.values))
+            raise SettingError(f"{who} must be one of {values}, got {value!r:.80}.")
+
+
+def _is_same(value: object, known: object) -> bool:
+    """Return True for equal values; True is not 1."""
+    return value == known and isinstance(value, bool) == isinstance(known, bool)
 
 
 class _TunableInt(int):
@@ -62,9 +104,33 @@ class _TunableFloat(float):
         return (self.tunable,)
 
 
+class _TunableText(str):
+    tunable: Tunable
+
+    def __new__(cls, tunable: Tunable) -> Self:
+        text = super().__new__(cls, tunable.default)
+        text.tunable = tunable
+        return text
+
+    def __getnewargs__(self) -> tuple[Tunable]:  # type: ignore[override]  # str's are a str
+        return (self.tunable,)
+
+
+class _TunableBool(_TunableInt):
+    """True or False. Python's own cannot carry a declaration; in conditions and sums this one acts as they do."""
+
+    def __repr__(self) -> str:
+        return repr(bool(self))
+
+    __str__ = __repr__
+
+
+_KINDS: dict[type, Any] = {int: _TunableInt, float: _TunableFloat, str: _TunableText, bool: _TunableBool}
+
+
 def tunable_of(value: object) -> Tunable | None:
-    """Return the declaration of a number that ``choice``, ``range`` or ``log_range`` made; None for other values."""
-    return value.tunable if isinstance(value, _TunableInt | _TunableFloat) else None
+    """Return the declaration that ``choice``, ``range`` or ``log_range`` made of a value; None for other values."""
+    return value.tunable if isinstance(value, _TunableInt | _TunableFloat | _TunableText) else None
 
 
 def tunables_of(function: Callable[..., Any]) -> dict[str, Tunable]:
@@ -77,75 +143,78 @@ def tunables_of(function: Callable[..., Any]) -> dict[str, Tunable]:
     return {name: tunable for name, tunable in declared.items() if tunable is not None}
 
 
-def fix(tunables: Mapping[str, Tunable], values: Mapping[str, float], who: str) -> dict[str, Tunable]:
+def fix(tunables: Mapping[str, Tunable], values: Mapping[str, TunableValue], who: str) -> dict[str, Tunable]:
     """Return declarations of which some are fixed.
 
     Args:
         tunables: The declarations.
-        values: The values of those that are not tuned.
+        values: The values of those that are not tuned; a text may stand for a number, as on the command line.
         who: The name of the task, for messages.
 
     Raises:
-        SettingError: If there is no declaration of a name, or a value is no number.
+        SettingError: If there is no declaration of a name, or it does not allow a value.
     """
-    for name, value in values.items():
+    for name in values:
         if name not in tunables:
-            known = f"its tuned numbers are {', '.join(tunables)}" if tunables else "it declares no tuned number"
+            names = f"its tuned arguments are {', '.join(tunables)}" if tunables else "it tunes none"
             raise SettingError(
-                f"{who}: {name!r} must be a number that the task declares, but {known}. "
+                f"{who}: {name!r} must be an argument that the task tunes, but {names}. "
                 f"{nearest(name, tunables) if tunables else 'Write batch_size=thalweg.choice(32, 64), say.'}"
             )
-        if not isinstance(value, int | float) or not math.isfinite(value):
-            raise SettingError(f"{who}: {name} must be a finite number, got {value!r}.")
-    return {name: tunable.fixed_at(values[name]) if name in values else tunable for name, tunable in tunables.items()}
+    fixed = dict(tunables)
+    for name, value in values.items():
+        known = tunables[name].parsed(value) if isinstance(value, str) else value
+        tunables[name].check(known, f"{who}: {name}")
+        fixed[name] = tunables[name].fixed_at(known)
+    return fixed
 
 
-def _number(tunable: Tunable) -> Any:
-    whole = isinstance(tunable.default, int)
-    return _TunableInt(tunable) if whole else _TunableFloat(tunable)
+def _declared(tunable: Tunable) -> Any:
+    return _KINDS[type(tunable.default)](tunable)
 
 
-@overload
-def choice(*values: int, default: int | None = None) -> int: ...
-@overload
-def choice(*values: float, default: float | None = None) -> float: ...
-def choice(*values: float, default: float | None = None) -> float:
-    """Declare a number of a task that is tuned, as one of several values.
+def choice(*values: _Value, default: _Value | None = None) -> _Value:
+    """Declare an argument of a task that is tuned, as one of several numbers, texts, booleans or None.
 
     Write it as the default of an argument of a training function or of the function that makes a model, or as
     ``batch_size`` or ``passes`` of a :class:`thalweg.Task`. Every contender tunes it together with its own settings.
+    Numbers have an order; all other values, and numbers beside them, are tried without one.
 
     Args:
-        *values: The values, two or more different numbers.
-        default: The value without tuning. Defaults to the first one.
+        *values: The values, two or more different ones.
+        default: The value without tuning. Defaults to the first one that is not None.
 
     Returns:
-        The default, as a number that also knows the other values.
+        The default, as a number or a text that also knows the other values. True and False come as the numbers 1 and 0
+        that print as they do: write ``if bias:``, not ``if bias is True:``. In a comparison they are Python's own.
 
     Raises:
-        SettingError: If there are less than two values, or one is no number.
+        SettingError: If there are less than two values, or one is of another kind.
 
     Example:
         >>> import thalweg
-        >>> def train(make_optimizer, report, batch_size=thalweg.choice(32, 64, 128)): ...
-        >>> train.__defaults__[0] + 1
-        33
+        >>> def make_model(width=thalweg.choice(32, 64), activation=thalweg.choice("relu", "gelu")): ...
+        >>> make_model.__defaults__[0] + 1, make_model.__defaults__[1].upper()
+        (33, 'RELU')
     """
     for value in values:
-        if not isinstance(value, int | float) or not math.isfinite(value):
+        known = isinstance(value, bool | int | float | str | None)
+        if not known or (isinstance(value, float) and not math.isfinite(value)):
             raise SettingError(
-                f"thalweg.choice: the values must be finite numbers, got {value!r}. Choose among texts or objects by "
-                "their number in a list."
+                f"thalweg.choice: the values must be finite numbers, texts, True, False or None, got {value!r:.80}. "
+                "Give each object a name, and look it up in your code: {'relu': nn.ReLU, 'gelu': nn.GELU}[activation]."
             )
-    default = values[0] if default is None and values else default
+    default = next((value for value in values if value is not None), None) if default is None else default
     if len(set(values)) < max(2, len(values)) or default not in values:
         raise SettingError(
             f"thalweg.choice: there must be two or more different values, the default among them, got {values} "
             f"with the default {default}. Write thalweg.choice(32, 64), say."
         )
-    ordered = tuple(sorted(values))
-    number = next(value for value in ordered if value == default)
-    result: float = _number(Tunable(number, Range(ordered[0], ordered[-1], values=ordered)))
+    bounds = Range(0, len(values) - 1, values=values)
+    if bounds.is_ordered:
+        ordered: list[Any] = sorted(values)
+        bounds = Range(ordered[0], ordered[-1], values=tuple(ordered))
+    result: _Value = _declared(Tunable(next(value for value in bounds.values if value == default), bounds))
     return result
 
 
@@ -226,4 +295,4 @@ def _declare(name: str, bounds: Range, default: float | None) -> Any:
     number = (round(middle) if bounds.whole else float(f"{middle:.5g}")) if default is None else default
     if not isinstance(number, int | float) or bounds.clamp(number) != number:
         raise SettingError(f"thalweg.{name}: the default must lie in the range, {low} to {high}, got {default!r}.")
-    return _number(Tunable(number if bounds.whole else float(number), bounds))
+    return _declared(Tunable(number if bounds.whole else float(number), bounds))

@@ -32,6 +32,12 @@ def tunables_of_task(task: Task | TrainingFunction) -> dict[str, Tunable]:
             f"{task.name}: an argument of model must not have the name of the task's own number, got {name!r}. "
             "Rename it."
         )
+    for name, tunable in own.items():
+        if tunable is not None and not tunable.is_number:
+            values = () if tunable.search is None else tunable.search.values
+            raise TaskError(
+                f"{task.name}: {name} must be a whole number, got the choices {', '.join(map(repr, values))}."
+            )
     if own["batch_size"] is not None and not isinstance(task.splits.train, tuple):
         got = "no data" if task.splits.train is None else "a DataLoader, which makes its own batches"
         raise TaskError(
@@ -54,7 +60,7 @@ def code_of_tunables(task: Task | TrainingFunction) -> list[str]:
     return lines + [f"{name} = {{{name}}}" for name in names if name in OWN_NUMBERS]
 
 
-def task_at(task: _Task, values: Mapping[str, float]) -> _Task:
+def task_at(task: _Task, values: Mapping[str, Any]) -> _Task:
     """Return a task at values of its tuned numbers. The data are shared.
 
     Args:

@@ -8,7 +8,7 @@ from torch import nn
 
 from thalweg import optim, rules
 from thalweg.comparison.contenders.contender import Contender
-from thalweg.comparison.contenders.named import CONTENDERS, DEFAULT
+from thalweg.comparison.contenders.named import CONTENDERS, DEFAULT, RECOMMENDED
 from thalweg.comparison.contenders.parsing import parse, resolve, split_list
 from thalweg.comparison.planning.search import draw_settings, order_opened_by
 from thalweg.errors import KeywordError, SettingError, UnknownNameError
@@ -170,11 +170,19 @@ def test_wrappers_nest_by_name_and_are_written_as_python() -> None:
 
 def test_what_is_recommended_is_on_record_and_beats_the_default() -> None:
     record = json.loads((ROOT / "benchmarks/records/recommended.json").read_text())["contenders"]
-    assert {name for name, contender in CONTENDERS.items() if contender.recommended} <= set(record) <= set(CONTENDERS)
+    assert {name for name, contender in CONTENDERS.items() if contender.recommended} <= set(RECOMMENDED) <= set(record)
     for name, recorded in record.items():
         means = recorded["mean_factor"]
         better = means["left_out"] < means["default"]  # judged on tasks that had no say
-        assert dict(CONTENDERS[name].recommended) == (recorded["recommended"] if better else {})
+        assert dict(parse(name).recommended) == (recorded["recommended"] if better else {})
+
+
+def test_a_combination_may_have_a_starting_point_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(RECOMMENDED, "muon+adamw", {"lr": 0.02})
+    assert parse("muon+adamw").recommended == {"lr": 0.02}
+    assert parse("muon+adamw:momentum=0.9").recommended == {"lr": 0.02}
+    assert parse("muon+adamw:lr=0.1").recommended == {}
+    assert parse("cautious(adamw)").recommended == {}
 
 
 def test_a_pinned_setting_is_not_recommended_otherwise() -> None:

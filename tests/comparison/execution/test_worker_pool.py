@@ -23,7 +23,7 @@ from thalweg.comparison.contenders.schedule import TrainingSchedule
 from thalweg.comparison.execution import worker_pool
 from thalweg.comparison.execution.job import Job
 from thalweg.comparison.execution.worker_pool import WorkerPool
-from thalweg.comparison.planning import device_choice, num_workers
+from thalweg.comparison.planning import num_workers
 from thalweg.comparison.planning.num_workers import choose_num_workers
 from thalweg.comparison.processes import slots
 from thalweg.comparison.training import timing
@@ -31,6 +31,7 @@ from thalweg.comparison.training.result import TrainingResult
 from thalweg.comparison.training.runs import Trial
 from thalweg.comparison.training.timing import ExecutionMode
 from thalweg.comparison.training.workload import Workload, as_workload
+from thalweg.engine.core import threads
 from thalweg.errors import SettingError, TaskError
 from thalweg.tasks import Splits, as_task
 
@@ -456,7 +457,7 @@ def test_workers_are_started_where_they_pay(
     modes = {"sgd": ExecutionMode(8, 1.0, 0.1, "population of 8")}
     durations = iter([1.0, single_thread_s])  # of a step with all threads, and with one
     monkeypatch.setattr(timing, "seconds_of", lambda action, **_: next(durations))
-    monkeypatch.setattr(device_choice.os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
+    monkeypatch.setattr(threads.os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
     chosen, chosen_modes = choose_num_workers(workload(), [SGD], modes, planned_s, 0, requested=None)
     assert chosen == count
     if count == 1:

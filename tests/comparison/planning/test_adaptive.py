@@ -2,16 +2,20 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+import thalweg
 from thalweg.comparison.contenders.parsing import parse
-from thalweg.comparison.planning.adaptive.proposals import Tried, _greatest, _Turns, compressed, propose_trials, widened
+from thalweg.comparison.planning.adaptive.candidates import Tried
+from thalweg.comparison.planning.adaptive.proposals import _greatest, _Turns, compressed, propose_trials, widened
 from thalweg.comparison.planning.adaptive.search_space import SearchSpace, search_space_of
 from thalweg.comparison.planning.adaptive.surrogate import Points, Surrogate
 from thalweg.comparison.protocol.trial import RECOMMENDED, START
 from thalweg.rules import Range
+from thalweg.tasks.tunable import tunables_of
 
 Truth = Callable[[SearchSpace, Mapping[str, float]], float]
 
@@ -44,8 +48,8 @@ def search(spaces: list[SearchSpace], truth: Truth, trainings: int, batch: int =
 
 
 def test_starting_points_come_first_and_those_that_were_measured_lead() -> None:
-    proposals = propose_trials(spaces_of("rmsprop", "lion", "adam", "sgd"), [], 4, seed=0)
-    assert [proposal.contender for proposal in proposals] == ["adam", "sgd", "rmsprop", "lion"]
+    proposals = propose_trials(spaces_of("rmsprop", "signum", "adam", "sgd"), [], 4, seed=0)
+    assert [proposal.contender for proposal in proposals] == ["adam", "sgd", "rmsprop", "signum"]
     assert [proposal.trial for proposal in proposals] == [RECOMMENDED.trial, RECOMMENDED.trial, 0, 1]
     assert proposals[0].settings["lr"] == 0.01
     assert proposals[0].settings["beta1"] == 0.973
@@ -53,12 +57,12 @@ def test_starting_points_come_first_and_those_that_were_measured_lead() -> None:
 
 def test_a_contender_without_a_starting_point_gets_the_step_length_of_adam() -> None:
     rate = {
-        space.contender: space.anchor["lr"] for space in spaces_of("rmsprop", "lion", "nadam", "adam", "muon+adamw")
+        space.contender: space.anchor["lr"] for space in spaces_of("rmsprop", "signum", "nadamw", "adam", "muon+adamw")
     }
     assert rate["adam"] == 0.01
     assert 0.002 < rate["rmsprop"] < 0.01
-    assert rate["lion"] == 0.004  # 40 times its default: a step of Lion is as long as its learning rate
-    assert 0.005 < rate["nadam"] < 0.02
+    assert 0.002 < rate["signum"] < 0.004  # some 26 times its default: a step is as long as its learning rate
+    assert 0.005 < rate["nadamw"] < 0.02
     assert 0.01 < rate["muon+adamw"] < 0.03  # that of Muon on a hidden matrix of width 64
 
 
@@ -85,7 +89,7 @@ def test_fewer_are_proposed_if_nothing_is_left() -> None:
 
 
 def test_proposals_are_new_numbered_on_and_inside_the_ranges() -> None:
-    spaces = spaces_of("adam", "momentum", "lion")
+    spaces = spaces_of("adam", "momentum", "signum")
     tried = search(spaces, bowl({}), 60, batch=4)
     by_name = {space.contender: space for space in widened(spaces, tried)}
     keys = [(trial.contender, tuple(sorted(trial.settings.items()))) for trial in tried]
@@ -121,26 +125,48 @@ def test_the_learning_rate_varies_first() -> None:
 
 
 def test_the_best_is_found_and_the_better_contenders_get_more() -> None:
-    spaces = spaces_of("adam", "sgd", "lion", "adagrad")
-    tried = search(spaces, bowl({"adam": 0.0, "sgd": 0.3, "lion": 0.6, "adagrad": 0.6}), 40, batch=2)
+    spaces = spaces_of("adam", "sgd", "signum", "adagrad")
+    tried = search(spaces, bowl({"adam": 0.0, "sgd": 0.3, "signum": 0.6, "adagrad": 0.6}), 40, batch=2)
     best = min(tried, key=lambda trial: trial.score if trial.score is not None else np.inf)
     assert best.contender == "adam"
     assert best.score is not None
     assert best.score < 0.02
     counts = Counter(trial.contender for trial in tried)
     assert counts["adam"] > 15
-    assert all(counts[name] >= 1 for name in ("sgd", "lion", "adagrad"))
+    assert all(counts[name] >= 1 for name in ("sgd", "signum", "adagrad"))
 
 
 def test_what_one_contender_shows_of_the_learning_rate_warms_up_the_others() -> None:
-    """After ten trainings of Adam, whose best rate is a decade above its start, Lion is first tried there."""
-    spaces = spaces_of("adam", "lion")
+    """After ten trainings of Adam, whose best rate is a decade above its start, Signum is first tried there."""
+    spaces = spaces_of("adam", "signum")
     truth = bowl({}, decades=1.0)
     alone = search(spaces[:1], truth, 10)
-    start = Tried("lion", 90, spaces[1].anchor, truth(spaces[1], spaces[1].anchor) - 0.02)
+    start = Tried("signum", 90, spaces[1].anchor, truth(spaces[1], spaces[1].anchor) - 0.02)
     proposals = propose_trials(spaces, [*alone, start], 6, seed=0)
-    first = next(each for each in proposals if each.contender == "lion" and each.trial != START.trial)
+    first = next(each for each in proposals if each.contender == "signum" and each.trial != START.trial)
     assert 0.4 < spaces[1].coordinates(first.settings)["lr"] < 1.6
+
+
+def test_values_without_an_order_are_equally_far_from_one_another() -> None:
+    kinds = tunables_of(lambda kind=thalweg.choice("a", "b", "c"), size=thalweg.choice(1, 2): kind)
+    space = search_space_of(replace(parse("sgd"), task_settings=kinds))
+    assert space.columns("lr") == ["lr"]
+    assert space.columns("kind") == ["kind='a'", "kind='b'", "kind='c'"]
+    places = space.places("kind", [1 / 6, 3 / 6, 5 / 6])
+    distances = np.linalg.norm(places[:, None] - places[None], axis=-1)
+    assert np.allclose(distances, 0.5 * (1 - np.eye(3)))
+    size = space.places("size", [0.25, 0.75])
+    assert abs(size[1] - size[0]) == pytest.approx(0.5)  # as far as the two values of a choice of numbers
+
+
+def test_a_search_finds_the_value_in_the_middle_that_its_neighbours_do_not_show() -> None:
+    names = ("a", "b", "c", "d", "e", "f", "g")
+    kinds = tunables_of(lambda kind=thalweg.choice(*names): kind)
+    space = search_space_of(replace(parse("sgd"), task_settings=kinds))
+    tried = search([space], lambda _, settings: 1.0 - (settings["kind"] == "d") + 0.01 * settings["lr"], 24)
+    assert {trial.settings["kind"] for trial in tried[:16]} >= set("abcd")  # new values have turns
+    kinds_of_all = [trial.settings["kind"] for trial in tried]
+    assert kinds_of_all.count("d") >= 8
 
 
 def test_waiting_trainings_are_not_proposed_again() -> None:
@@ -190,7 +216,7 @@ def test_a_contender_that_was_hardly_tried_gets_its_part_of_the_equal_share() ->
 
 def test_no_contender_is_hardly_tried_in_a_long_search() -> None:
     """Far better scores draw the search to one contender; a quarter of an eighth goes to each of four all the same."""
-    spaces = spaces_of("sgd", "adam", "lion", "adamw")
+    spaces = spaces_of("sgd", "adam", "signum", "adamw")
     tried = search(spaces, bowl({"adam": -50.0}), 160)
     counts = Counter(trial.contender for trial in tried)
     assert min(counts.values()) >= 5

@@ -6,13 +6,14 @@ from torch import nn
 
 import thalweg
 from thalweg.comparison.contenders.named import CONTENDERS
-from thalweg.comparison.planning import device_choice, num_workers
+from thalweg.comparison.planning import num_workers
 from thalweg.comparison.planning.budget import RANKED, Budget, ranked_design
 from thalweg.comparison.planning.num_workers import FORK_S, START_S, check_num_workers, choose_num_workers
 from thalweg.comparison.planning.proposals import propose
 from thalweg.comparison.training import timing
 from thalweg.comparison.training.timing import ExecutionMode
 from thalweg.comparison.training.workload import as_workload
+from thalweg.engine.core import threads
 from thalweg.errors import SettingError
 from thalweg.rules import Range
 
@@ -47,7 +48,7 @@ def test_workers_are_started_where_they_pay(
     monkeypatch.setattr(num_workers, "why_no_fork", lambda: no_fork)
     measured = iter([1.0, single_thread_s])
     monkeypatch.setattr(timing, "seconds_of", lambda action, **_: next(measured))
-    monkeypatch.setattr(device_choice.os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
+    monkeypatch.setattr(threads.os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
     modes = {"sgd": ExecutionMode(8, 1.0, 0.1, "population of 8")}
     task = thalweg.Task(
         model=lambda: nn.Linear(3, 1),

@@ -30,6 +30,14 @@ def test_proposals_gather_where_the_score_is_least_and_repeat_by_seed() -> None:
     assert later["lr"] != best
 
 
+def test_values_without_an_order_are_proposed_as_categories() -> None:
+    space = {"kind": Range(0, 2, values=("a", "b", "c")), "lr": SPACE["lr"]}
+    tried = [({"kind": "abc"[k % 3], "lr": 10.0 ** -(k % 4)}, 1.0 - (k % 3 == 1)) for k in range(9)]
+    proposals = propose(space, tried, 4, seed=0, number=1)
+    assert {type(settings["kind"]) for settings in proposals} == {str}
+    assert [settings["kind"] for settings in proposals].count("b") >= 3  # the best by far, in the middle
+
+
 def test_a_refined_study_keeps_to_its_quota_and_comes_nearer_to_the_best() -> None:
     task = tasks.load("quadratic")
     drawn, refined = (compare(task, ["gd", "sgd"], budget="2x16trials", refine=refine) for refine in (False, True))

@@ -16,7 +16,7 @@ from thalweg.comparison.training.functions.optimizer_names import names_of_optim
 from thalweg.comparison.training.functions.optimizer_requests import OptimizerRequests
 from thalweg.comparison.training.runs import Trial
 from thalweg.comparison.training.trainer import run_function
-from thalweg.errors import KeywordError, SettingError, TaskError, UnknownNameError
+from thalweg.errors import KeywordError, RoutingError, SettingError, TaskError, UnknownNameError
 from thalweg.tasks import TrainingFunction
 from thalweg.tasks.tunable import tunables_of
 
@@ -97,6 +97,77 @@ def test_parameters_and_models_are_still_enough() -> None:
         assert len(requests()(given).param_groups[0]["params"]) == count
 
 
+# --- groups of a contender that routes ------------------------------------------------------------------------------
+
+
+def routed_model() -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 6), nn.LayerNorm(6), nn.Linear(6, 6), nn.Linear(6, 2))
+
+
+def test_groups_of_a_model_are_routed_and_keep_their_settings() -> None:
+    model = routed_model()
+    body, head = [*model[0].parameters(), *model[1].parameters(), *model[2].parameters()], list(model[3].parameters())
+    groups = [{"params": body, "lr_scale": 0.5, "label": "body"}, {"params": head, "weight_decay": 0.3}]
+    optimizer = requests({"lr": 0.2, "weight_decay": 0.1}, "muon+adamw")(groups, model=model)
+    found = {
+        id(param): (group["rule"], group["lr"], group["weight_decay"], group.get("label"))
+        for group in optimizer.param_groups
+        for param in group["params"]
+    }
+    first, norm, hidden, last = model
+    assert found[id(first.weight)] == found[id(hidden.weight)] == ("muon", 0.1, 0.1, "body")
+    # By its role a bias has no weight decay, unless its group says so.
+    assert found[id(first.bias)] == found[id(norm.weight)] == ("adamw", 0.1, 0.0, "body")
+    assert found[id(last.weight)] == found[id(last.bias)] == ("adamw", 0.2, 0.3, None)
+    assert len(found) == len(list(model.parameters()))
+    assert {name for group in optimizer.param_groups for name in group["param_names"]} == dict(
+        model.named_parameters()
+    ).keys()
+    step(optimizer)
+
+
+def test_parameters_and_parts_of_a_model_are_routed_with_it() -> None:
+    model = routed_model()
+    for params in (list(model[2].parameters()), model[2].named_parameters(), model[2]):
+        optimizer = requests({"lr": 0.2}, "muon+adamw")(params, model=model)
+        assert {group["rule"]: len(group["params"]) for group in optimizer.param_groups} == {"muon": 1, "adamw": 1}
+    whole = requests({"lr": 0.2}, "muon+adamw")(model=model)
+    assert sum(len(group["params"]) for group in whole.param_groups) == 8
+    # A contender that does not route needs no model, and may get it.
+    assert lrs(requests({"lr": 0.5})(model[2], model=model)) == [0.5]
+
+
+def test_the_ratio_of_two_rules_holds_in_a_group_with_a_rate_of_its_own() -> None:
+    model = routed_model()
+    optimizer = requests({"lr": 0.4}, "shampoo+adamw")(
+        [{"params": list(model.parameters()), "lr_scale": 0.5}], model=model
+    )
+    rates = {group["rule"]: group["lr"] for group in optimizer.param_groups}
+    assert rates == pytest.approx({"shampoo": 0.2, "adamw": 0.002})  # their defaults are 0.1 and 0.001
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({}, SettingError, r"must get the model, .* got groups of parameters. .*make_optimizer\(groups, model=model\)"),
+        ({"model": "model"}, SettingError, "got model=str"),
+        (
+            {"model": nn.Linear(1, 1)},
+            RoutingError,
+            r"parameters of group 1 must be the model's, got one of shape \(6, 4\)",
+        ),
+    ],
+)
+def test_groups_that_cannot_be_routed_say_the_cure(arguments, error, message: str) -> None:
+    with pytest.raises(error, match=message):
+        requests({"lr": 0.2}, "muon+adamw")([{"params": routed_model().parameters()}], **arguments)
+
+
+def test_an_optimizer_of_nothing_is_refused() -> None:
+    with pytest.raises(SettingError, match="it must get the model, its parameters or groups of them, got no argument"):
+        requests()()
+
+
 # --- names ----------------------------------------------------------------------------------------------------------
 
 
@@ -145,7 +216,7 @@ def test_a_contender_searches_the_settings_of_each_name() -> None:
 def test_a_name_must_be_a_word_and_known() -> None:
     with pytest.raises(SettingError, match="name must be a word, such as 'd', got 'a b'"):
         requests()([param()], name="a b")
-    with pytest.raises(TaskError, match="an optimizer with a name must be made before the first step, got 'late'"):
+    with pytest.raises(TaskError, match="the name of an optimizer must be known before the first step, got 'late'"):
         requests()([param()], name="late")
 
 
@@ -187,6 +258,20 @@ def test_a_function_whose_text_shows_no_names_is_not_run() -> None:
 
     assert names_of(plain) == ("",)
     assert names_of(mixed) == ("", "d")
+
+
+def test_a_name_in_the_text_may_be_made_after_the_first_step() -> None:
+    def late(make_optimizer, report):
+        step(make_optimizer([param()], name="actor"))
+        step(make_optimizer([param()], name="critic"))
+
+    def computed(make_optimizer, report):
+        step(make_optimizer([param()], name="d"))
+        for name in ("e", "f"):
+            step(make_optimizer([param()], name=name))
+
+    assert names_of(late) == ("actor", "critic")
+    assert names_of(computed) == ("d",)
 
 
 # --- schedules ------------------------------------------------------------------------------------------------------

@@ -53,8 +53,11 @@ class Implementation(Protocol):
     def state_numbers(self) -> int:
         """Numbers of state for each number of a matrix."""
 
-    def optimizer(self, model: Model, roles: Roles) -> torch.optim.Optimizer:
-        """Return an optimizer of a model's trained parameters; parameters are enough for all but a routed rule."""
+    def optimizer(self, model: Model, roles: Roles, whole: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Return an optimizer of a model's trained parameters, or of parameters and groups.
+
+        A routed rule needs a model: ``model`` or, beside parameters, the ``whole`` model that they are of.
+        """
 
     def by_overrides(self, model: nn.Module, roles: Roles) -> dict[GroupOverrides, list[str]]:
         """Return the names of a model's trained parameters, by their overrides."""
@@ -70,6 +73,13 @@ class Implementation(Protocol):
 
     def code(self, roles: Roles) -> Code:
         """Return the parts of the line that makes the optimizer."""
+
+
+def _kind_of(model: Any) -> str:
+    """Return what was passed in the place of a model, for a message."""
+    if isinstance(model, list) and model:
+        return "groups of parameters" if isinstance(model[0], Mapping) else "parameters"
+    return f"a {type(model).__name__}"
 
 
 def implementation_of(name: str, rule: Rule | ExternalOptimizer) -> Implementation:
@@ -94,7 +104,7 @@ class _PlainRule:
     def state_numbers(self) -> int:
         return _numbers_of_matrix(self.rule)
 
-    def optimizer(self, model: Model, roles: Roles) -> torch.optim.Optimizer:
+    def optimizer(self, model: Model, roles: Roles, whole: nn.Module | None = None) -> torch.optim.Optimizer:
         return thalweg.optim.optimizer_for(self.rule.at_defaults())(_params(model), **keywords.from_rule(self.rule))
 
     def by_overrides(self, model: nn.Module, roles: Roles) -> dict[GroupOverrides, list[str]]:
@@ -133,8 +143,11 @@ class _RoutedRule(_PlainRule):
     def state_numbers(self) -> int:
         return _numbers_of_matrix(next(iter(self.rule.parts.values())))  # the first part gets the matrices
 
-    def optimizer(self, model: Model, roles: Roles) -> torch.optim.Optimizer:
-        return self._route(model, roles, Routing.optimizer)
+    def optimizer(self, model: Model, roles: Roles, whole: nn.Module | None = None) -> torch.optim.Optimizer:
+        if isinstance(model, nn.Module) or whole is None:
+            return self._route(model, roles, Routing.optimizer)
+        groups = model
+        return self._route(whole, roles, lambda plan: plan.optimizer(groups))
 
     def by_overrides(self, model: nn.Module, roles: Roles) -> dict[GroupOverrides, list[str]]:
         by_overrides = self._route(model, roles, Routing.by_overrides)
@@ -146,7 +159,7 @@ class _RoutedRule(_PlainRule):
         if not isinstance(model, nn.Module):
             raise SettingError(
                 f"{self.name}: it must get the model, whose modules show what its parameters are for, got "
-                f"{type(model).__name__}. Call make_optimizer(model)."
+                f"{_kind_of(model)}. Call make_optimizer(model), or make_optimizer(groups, model=model)."
             )
         try:
             return read(route(model, self.rule, roles=roles))
@@ -179,7 +192,7 @@ class _External:
     def state_numbers(self) -> int:
         return _numbers_of_matrix(self.external)
 
-    def optimizer(self, model: Model, roles: Roles) -> torch.optim.Optimizer:
+    def optimizer(self, model: Model, roles: Roles, whole: nn.Module | None = None) -> torch.optim.Optimizer:
         return self.external.optimizer(_params(model))
 
     def by_overrides(self, model: nn.Module, roles: Roles) -> dict[GroupOverrides, list[str]]:

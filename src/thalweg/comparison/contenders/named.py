@@ -44,11 +44,11 @@ _RULES = [
     if kind is not rules.SGD
 ]
 
-# Settings to start from without tuning: they do well on nine tasks with a linear schedule, as measured by
-# `benchmarks/recommended.py`.
+# Settings to start from without tuning, of names and of combinations: they do well on nine tasks with a linear
+# schedule, as measured by `benchmarks/recommended.py`.
 RECOMMENDED_RECORD = "benchmarks/records/recommended.json"
 DEFAULTS_DO_BEST = frozenset({"rmsprop"})  # in the same record
-_RECOMMENDED: dict[str, dict[str, float]] = {
+RECOMMENDED: dict[str, dict[str, float]] = {
     "gd": {"lr": 1.6},
     "sgd": {"lr": 0.59},
     "momentum": {"lr": 0.059, "momentum": 0.952},
@@ -56,12 +56,14 @@ _RECOMMENDED: dict[str, dict[str, float]] = {
     "adagrad": {"lr": 0.087},
     "adam": {"lr": 0.01, "beta1": 0.973},
     "adamw": {"lr": 0.01, "beta1": 0.973},
+    "nadam": {"lr": 0.022, "beta1": 0.98},
+    "lion": {"lr": 0.0083, "beta1": 0.75, "beta2": 0.83},
 }
 
 _BY_NAME = {contender.name: contender for contender in (*_RULES, *_VARIANTS)}
 
 CONTENDERS: dict[str, Contender] = {
-    name: replace(_BY_NAME[name], recommended=_RECOMMENDED.get(name, {})) for name in sorted(_BY_NAME)
+    name: replace(_BY_NAME[name], recommended=RECOMMENDED.get(name, {})) for name in sorted(_BY_NAME)
 }
 
 DEFAULT = ("gd", "sgd", "momentum", "adagrad", "rmsprop", "adam", "adamw")

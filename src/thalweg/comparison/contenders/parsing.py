@@ -9,12 +9,13 @@ The forms of a text::
     adam:schedule=cosine            with a schedule of its own (`none` for optimizers that need none)
     cautious(adamw)                 a wrapper around it; settings may follow: clip(sgd):max_norm=0.5
     muon+adamw                      hidden matrices by the first, all else by the second (thalweg.optim.route)
+    named(d=sgd,g=adam)             several optimizers in one training, make_optimizer(model, name="d"), each its own
     then(adam,sgd):switch_at=500    the first for so many steps, then the second, which may be lbfgs
     torch.optim:NAdam:lr=1e-4..1    a class of torch's form, by module and name; torch.optim.NAdam is the same
     path/to/file.py:make            a function (params, lr=...) of the user's
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -23,7 +24,8 @@ import torch
 
 from thalweg.comparison.contenders.contender import MAX_ORDER, Contender, Settings
 from thalweg.comparison.contenders.external import ExternalOptimizer, external_optimizer, load_optimizer, path_of
-from thalweg.comparison.contenders.named import CONTENDERS, short_name, summary_of
+from thalweg.comparison.contenders.members import PREFIX, parse_members, with_members
+from thalweg.comparison.contenders.named import CONTENDERS, RECOMMENDED, short_name, summary_of
 from thalweg.comparison.contenders.schedule import check_schedule
 from thalweg.errors import KeywordError, SettingError, UnknownNameError, nearest, shown
 from thalweg.optim import RuleOptimizer
@@ -31,6 +33,7 @@ from thalweg.registry import combine_rules, name_of_rule, parse_expression, spli
 from thalweg.rules import Range, Rule, Wrapper
 from thalweg.rules.composition.composite import CompositeRule
 
+ContenderLike = str | Rule | Contender | Callable[..., Any] | Mapping[str, Any]  # as users name one
 MAX_CONTENDERS = 100  # of a comparison; an interval for each of more would say nothing
 MAX_TEXT = 20_000  # characters of the text of a contender
 MAX_LIST = 100_000  # characters of a list of contenders
@@ -59,10 +62,13 @@ def parse(text: str) -> Contender:
             f"thalweg: the text of a contender must have at most {MAX_TEXT:,} characters, got {len(text):,}: "
             f"{shown(text)}."
         )
+    if text.startswith(PREFIX):
+        return parse_members(text, parse)
     base, *rest = _parts(text)
     text, assignments = ":".join((base, *rest)), ":".join(rest)
     if any(mark in base for mark in "(+"):
         contender = parse_expression(base, parse, _wrap, _combine)
+        contender = replace(contender, recommended=RECOMMENDED.get(base, {}))
     elif base in CONTENDERS:
         contender = CONTENDERS[base]
     elif rest:
@@ -112,18 +118,28 @@ def _parse_settings(contender: Contender, text: str) -> Settings:
     """Parse ``lr=3e-4,beta1=0.95`` as a point of the search of a contender."""
     settings: Settings = {}
     for key, value in map(_split_assignment, _assignments(contender, text)):
-        name = key.rpartition(".")[2]  # of the setting of one of several optimizers, d.lr
-        if name in contender.pinned:
+        optimizer, _, name = key.rpartition(".")  # of the setting of one of several optimizers, d.lr
+        owner = _owner(contender, optimizer, name)
+        if name in owner.pinned:
             raise SettingError(f"{contender.name}: {key} is fixed, so no search can start from {value}. Leave it out.")
-        settings[key] = _parse_value(contender, name, value)
         if key in contender.task_settings:
-            settings[key] = contender.task_settings[key].value(float(value))
+            tunable = contender.task_settings[key]
+            settings[key] = tunable.value(tunable.parsed(value))
+            tunable.check(settings[key], f"{contender.name}: {key}")
         else:
-            contender.rule.with_(**{name: settings[key]})
+            settings[key] = _parse_value(owner, name, value)
+            owner.rule.with_(**{name: settings[key]})
         bounds = contender.space(MAX_ORDER).get(key)
         if bounds is not None and bounds.scale == "log" and settings[key] <= 0:
             raise SettingError(f"{contender.name}: {key} is searched in its logarithm, so it must be > 0, got {value}.")
     return settings
+
+
+def _owner(contender: Contender, optimizer: str, setting: str) -> Contender:
+    """Return the contender that has a setting: that of an optimizer, or the first one that knows it."""
+    if optimizer in contender.members:
+        return contender.members[optimizer]
+    return next((member for member in contender.members.values() if setting in member.rule.hypers()), contender)
 
 
 def _assignments(contender: Contender, text: str) -> list[str]:
@@ -278,19 +294,20 @@ def split_list(text: str) -> list[str]:
     items: list[str] = []
     for part in filter(None, (part.strip() for part in text.split(","))):
         inside = bool(items) and items[-1].count("(") > items[-1].count(")")
-        if inside or (items and "=" in part and ":" not in part.partition("=")[0]):
+        if inside or (items and "=" in part and not set(":(") & set(part.partition("=")[0])):
             items[-1] += "," + part
         else:
             items.append(part)
     return items
 
 
-def resolve(contenders: Iterable[str | Rule | Contender | Callable[..., Any]]) -> list[Contender]:
+def resolve(contenders: Iterable[ContenderLike]) -> list[Contender]:
     """Return the contenders of a comparison.
 
     Args:
-        contenders: Names with settings, rules, rule classes, optimizer classes, functions ``(params, lr=...)`` or
-            contenders; or a comma-separated list of names.
+        contenders: Names with settings, rules, rule classes, optimizer classes, functions ``(params, lr=...)``,
+            contenders, or dictionaries with one of these for each optimizer of a training, ``{"d": "sgd", "g":
+            "adam"}``; or a comma-separated list of names.
 
     Raises:
         SettingError: If there is none, a name stands twice, or an item cannot be a contender.
@@ -322,6 +339,8 @@ def _resolve_item(item: Any) -> Contender:
         return parse(item)
     if isinstance(item, Contender):
         return item
+    if isinstance(item, Mapping):
+        return with_members({name: _resolve_item(member) for name, member in item.items()})
     if isinstance(item, type) and issubclass(item, RuleOptimizer) and "rule" in vars(item):
         item = item.rule
     if isinstance(item, type) and issubclass(item, Rule):

@@ -1,6 +1,5 @@
 """Device choice: the device that the user requests, or the one that a measurement shows to be faster for this task."""
 
-import os
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -11,6 +10,7 @@ from thalweg.comparison.contenders.schedule import TrainingSchedule
 from thalweg.comparison.training.timing import Measurement, TimeLeft, unlimited
 from thalweg.comparison.training.workload import Workload
 from thalweg.engine.core import devices
+from thalweg.engine.core.threads import num_cores
 from thalweg.errors import DeviceError
 
 CLEARLY_FASTER = 1.25  # near a tie the clock would decide, differently each time
@@ -159,11 +159,6 @@ def _gain_of_workers(
     if count < 2 or not workload.uses_workers:
         return 1.0
     return max(1.0, count / workload.single_thread_slowdown(contender, max(2, measurement.mode.members), seed))
-
-
-def num_cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def check_resumable(device: str, label: str) -> list[str]:

@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from thalweg.comparison.contenders.contender import Contender
-from thalweg.comparison.planning.device_choice import num_cores, usable_devices
+from thalweg.comparison.planning.device_choice import usable_devices
 from thalweg.comparison.processes.worker import why_no_fork
 from thalweg.comparison.training.timing import ExecutionMode, TimeLeft, unlimited
 from thalweg.comparison.training.workload import Workload
 from thalweg.engine.core import devices
+from thalweg.engine.core.threads import num_cores
 from thalweg.errors import SettingError
 
 START_S = 6.0  # to start workers that import torch, and may open a device

@@ -1,7 +1,8 @@
 """Proposals: settings that follow from the scores of earlier settings, within one contender's quota.
 
 Half of a round comes from a model, Optuna's Gaussian process. It sees positions in the contender's own ranges, so that
-every setting counts on the scale it is declared on, and the scores of the same study. The worse half of the scores is
+every setting counts on the scale it is declared on (values without an order as categories), and the scores of the same
+study. The worse half of the scores is
 replaced by their median: a cliff says nothing about a valley. The other half of a round are steps from the best setting
 so far, shorter from round to round. The model finds the valley; the steps find its floor.
 """
@@ -45,19 +46,28 @@ def propose(
     scores = [score for _, score in tried]
     num_modelled = (count + 1 - number % 2) // 2  # in rounds of one setting, the model proposes every other
     best = positions[min(range(len(scores)), key=scores.__getitem__)]
-    proposals = _modelled(positions, scores, num_modelled, seed)
-    proposals += _near(best, count - num_modelled, SPREAD * SHRINK**number, seed)
+    categories = {name: len(bounds.values) for name, bounds in space.items() if not bounds.is_ordered}
+    proposals = _modelled(positions, scores, num_modelled, seed, categories)
+    near = _near(best, count - num_modelled, SPREAD * SHRINK**number, seed)
+    proposals += [proposal | {name: best[name] for name in categories} for proposal in near]
     return [{name: rounded(bounds, proposal[name]) for name, bounds in space.items()} for proposal in proposals]
 
 
-def _modelled(positions: Sequence[Position], scores: Sequence[float], count: int, seed: int) -> list[Position]:
-    """Return the positions at which a model expects the most."""
+def _modelled(
+    positions: Sequence[Position], scores: Sequence[float], count: int, seed: int, categories: Mapping[str, int]
+) -> list[Position]:
+    """Return the positions at which a model expects the most; `categories` are numbers of values without an order."""
     if not count:
         return []
     import optuna
 
     distributions: dict[str, optuna.distributions.BaseDistribution] = {
-        name: optuna.distributions.FloatDistribution(0.0, 1.0) for name in positions[0]
+        name: optuna.distributions.CategoricalDistribution(
+            [(k + 0.5) / categories[name] for k in range(categories[name])]
+        )
+        if name in categories
+        else optuna.distributions.FloatDistribution(0.0, 1.0)
+        for name in positions[0]
     }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the sampler is experimental; a matrix is nearly singular

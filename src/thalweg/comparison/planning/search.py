@@ -1,6 +1,7 @@
 """Search: the settings that each contender tries. Quasi-random points in its own space, its starting point first."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from scipy.stats import qmc
 
@@ -62,9 +63,11 @@ def draw_settings(
     return [*first, *drawn]
 
 
-def rounded(bounds: Range, position: float) -> float:
-    """Return the value at a position from 0 to 1, rounded to five digits.
+def rounded(bounds: Range, position: float) -> Any:
+    """Return the value at a position from 0 to 1; a number is rounded to five digits.
 
     The number that is printed for pasting is then exactly the number that was trained.
     """
+    if not bounds.is_ordered:
+        return bounds.value_at(position)
     return bounds.clamp(float(f"{bounds.value_at(position):.5g}"))

@@ -140,6 +140,8 @@ class TensorBoardLog:
         for name, value in trial.settings.items():
             if isinstance(value, int | float):
                 self.writer.add_scalar(f"{trial.contender}/settings/{name}", value, number)
+            else:
+                self.writer.add_text(f"{trial.contender}/settings/{name}", str(value), number)
         if len(trial.result.evaluations) > 1:
             for evaluation in trial.result.evaluations:
                 tag = f"{trial.contender}/{trial.stage}/seed {trial.seed}"

@@ -209,9 +209,10 @@ def _state(summary: Summary) -> str:
     return f"{4 * summary.state_numbers} B/param" if summary.state_bytes is None else f"{summary.state_bytes:,} B"
 
 
-def format_settings(summary: Summary, names: Sequence[str]) -> str:
-    """Format settings of a contender: ``lr=0.1 momentum=0.9``."""
+def format_settings(summary: Summary, names: Sequence[str], separator: str = " ", equals: str = "=") -> str:
+    """Format settings of a contender: ``lr=0.1 momentum=0.9 activation=relu``."""
     values = ((name, summary.settings[name]) for name in names)
-    return " ".join(
-        f"{name}={value:g}" if isinstance(value, int | float) else f"{name}={value}" for name, value in values
+    return separator.join(
+        f"{name}{equals}{value:g}" if type(value) in (int, float) else f"{name}{equals}{value}"
+        for name, value in values
     )

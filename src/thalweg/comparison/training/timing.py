@@ -4,7 +4,6 @@ The learning rate is zero meanwhile, so that the samples neither help nor hurt.
 """
 
 import math
-import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from thalweg.comparison.training.population_run import PopulationRun, why_not_po
 from thalweg.comparison.training.result import TrainingResult
 from thalweg.comparison.training.runs import Run, SingleRun, Trial
 from thalweg.engine.core import devices
+from thalweg.engine.core.threads import num_cores
 from thalweg.errors import TaskError
 from thalweg.optim import RuleOptimizer
 from thalweg.tasks import Task, seeded
@@ -326,7 +326,7 @@ def least_seconds(task: Task, contender: Contender, schedule: TrainingSchedule, 
         start_s = time.perf_counter()
         single.step(lr_factor)
         step_s = time.perf_counter() - start_s
-    gain = float(os.cpu_count() or 1)
+    gain = float(num_cores())
     if sum(param.numel() for param in single.model.parameters()) <= MAX_STACKED_PARAMETERS:
         gain *= MOST_GAIN_OF_POPULATION
     return schedule.steps * step_s / gain

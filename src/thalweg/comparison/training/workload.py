@@ -96,7 +96,7 @@ class Workload(Protocol):
     def on(self, device: str | torch.device) -> "Workload":
         """Return the workload on a device; ``"auto"`` leaves everything where the user's code makes it."""
 
-    def at(self, values: Mapping[str, float]) -> "Workload":
+    def at(self, values: Mapping[str, Any]) -> "Workload":
         """Return the workload at values of some of its tuned numbers, which it declares no longer."""
 
     def optimizer_names(self, contender: Contender, seed: int, schedule: str | None) -> tuple[str, ...]:
@@ -214,7 +214,7 @@ class TaskWorkload:
     def code_of_tunables(self) -> list[str]:
         return code_of_tunables(self.task)
 
-    def at(self, values: Mapping[str, float]) -> "TaskWorkload":
+    def at(self, values: Mapping[str, Any]) -> "TaskWorkload":
         return TaskWorkload(task_at(self.task, values))
 
     def optimizer_names(self, contender: Contender, seed: int, schedule: str | None) -> tuple[str, ...]:

@@ -39,6 +39,11 @@ def num_threads(num_elements: int) -> int:
     return torch.get_num_threads() if num_elements >= MIN_NUMEL_FOR_THREADS and not inherited_team else 1
 
 
+def num_cores() -> int:
+    """Return the number of cores that this process may use, which may be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Let torch compute on one thread."""

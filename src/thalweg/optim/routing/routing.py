@@ -3,7 +3,7 @@
 The result is a plan to be read before training: print it, then create the optimizer with `optimizer()`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from thalweg.optim.optimizer import RuleOptimizer
 from thalweg.optim.parameter_checks import can_be_trained
 from thalweg.optim.routing import plan_table
 from thalweg.optim.routing.assignment import Assignment, GroupOverrides
+from thalweg.optim.routing.own_groups import divide_groups
 from thalweg.optim.routing.role import MATRIX_ROLES, ROLES, UNDECAYED_ROLES
 from thalweg.optim.routing.roles import ParameterRole, roles_of
 from thalweg.optim.rule_classes import optimizer_for
@@ -63,15 +64,22 @@ class RoutingPlan:
                 "has no last layer, pass headless=True."
             )
 
-    def groups(self) -> list[dict[str, Any]]:
+    def groups(self, own: Iterable[Any] | None = None) -> list[dict[str, Any]]:
         """Return the parameter groups of the optimizer, with the names of the parameters.
 
         The names are those in the model without wrappers (``torch.compile``, ``DataParallel``, DDP, FSDP), so that a
         checkpoint fits the model with and without them.
 
+        Args:
+            own: Parameters or groups of yours, which are divided among the rules. A setting in a group replaces that
+                of the plan. Defaults to all parameters.
+
         Raises:
-            RoutingError: If the role of a parameter is ambiguous.
+            RoutingError: If the role of a parameter is ambiguous, or a parameter is none of the model's.
         """
+        if own is not None:
+            self._check_answered()
+            return divide_groups(self.rule, self.parameters, own)
         return [
             {
                 "params": [(assignment.name, assignment.param) for assignment in assignments],
@@ -92,17 +100,20 @@ class RoutingPlan:
             assignments.setdefault(assignment.overrides, []).append(assignment)
         return assignments
 
-    def optimizer(self, **common: Any) -> RuleOptimizer:
-        """Create one optimizer for the whole model.
+    def optimizer(self, groups: Iterable[Any] | None = None, **common: Any) -> RuleOptimizer:
+        """Create one optimizer for the whole model, or for some of its parameters.
 
         Args:
+            groups: Parameters or groups of yours, such as ``[{"params": model.head.parameters(), "lr": 0.1}, ...]``,
+                which are divided among the rules. Their settings replace those of the plan; a learning rate is that of
+                the first rule. Defaults to all parameters.
             **common: Keywords that every optimizer has: ``maximize``, ``rounding``, ``seed``, ``backend``.
 
         Returns:
             The optimizer, with a group for each set of overrides.
 
         Raises:
-            RoutingError: If the role of a parameter is ambiguous.
+            RoutingError: If the role of a parameter is ambiguous, or a parameter is none of the model's.
             KeywordError: If a keyword is a setting of a rule, which `route` takes, or unknown.
         """
         if unknown := common.keys() - keywords.COMMON.keys():
@@ -111,7 +122,7 @@ class RoutingPlan:
                 "Settings are given to route()."
             )
         kind = optimizer_for(self.rule.at_defaults())
-        return kind(self.groups(), **keywords.from_rule(self.rule), **common)
+        return kind(self.groups(groups), **keywords.from_rule(self.rule), **common)
 
     def __str__(self) -> str:
         """Return a table with a line for each parameter; those of repeated blocks share a line."""

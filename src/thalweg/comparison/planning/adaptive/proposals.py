@@ -1,56 +1,32 @@
 """Proposals: the settings that a search over all contenders tries next.
 
-The starting points come first. Library defaults follow in turns, unless they are hopeless. All other trainings are
-chosen by a model of all contenders (`surrogate`) among candidates: rows of learning rates, random settings, and steps
-from the best settings so far. A candidate is worth the improvement that is expected of it. So trainings go to the
-contenders and to the ranges where the best setting may still be, and how many a contender gets is never fixed.
+The starting points come first. Library defaults, and values of a choice that no training had, follow in turns, unless
+they are hopeless. All other trainings are chosen by a model of all contenders (`surrogate`) among `candidates`: rows of
+learning rates, random settings, and steps from the best settings so far. A candidate is worth the improvement that is
+expected of it. So trainings go to the contenders and to the ranges where the best setting may still be, and how many a
+contender gets is never fixed.
 """
 
 import math
 from collections import Counter
-from collections.abc import Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy.special import ndtr
 
 from thalweg.comparison.contenders.contender import Settings
+from thalweg.comparison.planning.adaptive.candidates import Block, Candidate, Tried, candidate_blocks, key_of
 from thalweg.comparison.planning.adaptive.search_space import MAX_EXTENSIONS, SearchSpace, is_rate
 from thalweg.comparison.planning.adaptive.surrogate import Points, Surrogate
 from thalweg.comparison.planning.seeds import derive
 from thalweg.comparison.protocol.trial import RECOMMENDED, START, USER_TRIAL
 
-OPENED_AFTER = {1: 0, 2: 2, 3: 8}  # trainings of a contender after which settings of an order vary
-START_TURN = 4  # one training in so many is for a default or starting point that was not tried
+START_TURN = 4  # one training in so many is for a default, a starting point or a value that was not tried
 EQUAL_SHARE = 1 / 8  # of the search is divided equally: none is called worse that was hardly tried
 EDGE = 0.06  # of a range: a best learning rate so near to its end extends it
-LOCAL_CENTERS = 4  # best settings from which steps are tried
-LOCAL_STEPS = 24  # from each
-STEP_SIZES = (0.02, 0.06, 0.15)  # standard deviations of steps, in shares of a range
-RANDOM, RATES = 16, 16  # candidates of each contender
 _MAX_SCORE = 1e100
 MAX_POINTS = 256  # that the model sees; of more, the best
-
-
-_Key = tuple[str, tuple[float, ...]]  # a contender and its settings in the order of their names
-
-
-class Tried(NamedTuple):
-    """A training of the search.
-
-    Attributes:
-        contender: The name of the contender.
-        trial: The number of the trial.
-        settings: The searched settings that differ from the contender's defaults, or all of them.
-        score: Its selection score, lower is better; of a stopped training the score of its last report. None if it
-            runs now.
-    """
-
-    contender: str
-    trial: int
-    settings: Mapping[str, float]
-    score: float | None
 
 
 class Proposal(NamedTuple):
@@ -66,13 +42,6 @@ class Proposal(NamedTuple):
     contender: str
     trial: int
     settings: Settings
-
-
-@dataclass(frozen=True)
-class _Candidate:
-    space: SearchSpace
-    settings: Settings
-    trial: int | None = None  # of a starting point
 
 
 def propose_trials(spaces: Sequence[SearchSpace], tried: Sequence[Tried], count: int, *, seed: int) -> list[Proposal]:
@@ -102,11 +71,11 @@ def propose_trials(spaces: Sequence[SearchSpace], tried: Sequence[Tried], count:
     return proposals
 
 
-def _starting_points(spaces: Sequence[SearchSpace], tried: Sequence[Tried]) -> list[_Candidate]:
+def _starting_points(spaces: Sequence[SearchSpace], tried: Sequence[Tried]) -> list[Candidate]:
     """The starting points that were not tried: the user's first, then those that were measured on many tasks."""
     known = {(trial.contender, trial.trial) for trial in tried}
     of_user = [
-        _Candidate(space, settings, trial)
+        Candidate(space, settings, trial)
         for space in spaces
         for trial, settings in space.starts.items()
         if trial <= USER_TRIAL and (space.contender, trial) not in known
@@ -114,7 +83,7 @@ def _starting_points(spaces: Sequence[SearchSpace], tried: Sequence[Tried]) -> l
     tried_names = {trial.contender for trial in tried if trial.trial > USER_TRIAL}
     new = [space for space in spaces if space.contender not in tried_names]
     return of_user + [
-        _Candidate(space, dict(space.anchor), _start_number(space))
+        Candidate(space, dict(space.anchor), _start_number(space))
         for space in sorted(new, key=lambda space: RECOMMENDED.trial not in space.starts)
     ]
 
@@ -146,8 +115,8 @@ def _widened(space: SearchSpace, tried: Sequence[Tried]) -> SearchSpace:
 
 
 def _modelled(
-    spaces: Sequence[SearchSpace], tried: Sequence[Tried], picked: Sequence[_Candidate], count: int, seed: int
-) -> list[_Candidate]:
+    spaces: Sequence[SearchSpace], tried: Sequence[Tried], picked: Sequence[Candidate], count: int, seed: int
+) -> list[Candidate]:
     """The candidates of which the model expects the greatest improvement, each given those before it."""
     spaces = widened(spaces, tried)
     by_name = {space.contender: space for space in spaces}
@@ -161,9 +130,9 @@ def _modelled(
     frame = _Frame(spaces)
     points = frame.points([(trial.contender, by_name[trial.contender].complete(trial.settings)) for trial in best])
     scores = compressed([score for score, _, _, _ in scored])
-    seen = {_key(trial.contender, by_name[trial.contender].complete(trial.settings)) for trial in tried}
-    seen |= {_key(place.space.contender, place.settings) for place in picked}
-    blocks = _blocks(spaces, tried, best, seen, np.random.default_rng(seed))
+    seen = {key_of(trial.contender, by_name[trial.contender].complete(trial.settings)) for trial in tried}
+    seen |= {key_of(place.space.contender, place.settings) for place in picked}
+    blocks = candidate_blocks(spaces, tried, best, seen, np.random.default_rng(seed))
     running = [
         (trial.contender, by_name[trial.contender].complete(trial.settings)) for trial in tried if trial.score is None
     ]
@@ -171,17 +140,17 @@ def _modelled(
     pool = frame.points_of(blocks)
     mean, covariance = Surrogate(points, scores, frame.orders).predict(pool.joined(waiting))
     rows = [(block, row) for block in blocks for row in range(len(block))]
-    chosen: list[_Candidate] = []
+    chosen: list[Candidate] = []
     names = Counter([trial.contender for trial in tried] + [place.space.contender for place in picked])
     turns = _Turns(
         [block.space.contender for block, _ in rows],
-        np.array([block.trial is not None for block, _ in rows]),
+        np.array([block.has_turns for block, _ in rows]),
         {space.contender: names[space.contender] for space in spaces},
     )
     for number in _greatest(mean, covariance, len(rows), float(min(scores)), turns):
         block, row = rows[number]
         candidate = block.candidate(row)
-        key = _key(candidate.space.contender, candidate.settings)
+        key = key_of(candidate.space.contender, candidate.settings)
         if key not in seen:
             seen.add(key)
             chosen.append(candidate)
@@ -193,12 +162,13 @@ def _modelled(
 class _Turns:
     """The turns that expected improvement does not decide.
 
-    Every fourth training is for a default or starting point that was not tried, unless they are hopeless. Before that
+    Every fourth training is for a default, a starting point or a value of a choice that was not tried, unless they are
+    hopeless. Before that
     come the contenders that have less than their part of the equal share.
 
     Args:
         names: The contender of each candidate.
-        is_start: True for each candidate that is a default or starting point, ``(candidates,)``.
+        is_start: True for each candidate that is a default or starting point or has a new value, ``(candidates,)``.
         counts: The trainings of each contender so far, and those that wait.
     """
 
@@ -279,7 +249,8 @@ class _Frame:
         self._spaces = {space.contender: (number, space) for number, space in enumerate(spaces)}
         orders: dict[str, int] = {}
         for space in spaces:
-            orders |= {space.column(name): 1 if is_rate(name) else order for name, order in space.orders.items()}
+            for name, order in space.orders.items():
+                orders |= dict.fromkeys(space.columns(name), 1 if is_rate(name) else order)
         self._columns = {column: place for place, column in enumerate(orders)}
         self.orders = list(orders.values())
 
@@ -289,110 +260,23 @@ class _Frame:
         numbers = np.zeros(len(settings), dtype=int)
         for row, (name, values) in enumerate(settings):
             numbers[row], space = self._spaces[name]
-            for setting, place in space.coordinates(values).items():
-                places[row, self._columns[space.column(setting)]] = place
+            for setting in space.ranges.keys() & values.keys():
+                position = [space.position_of(setting, values[setting])]
+                places[row, self._columns_of(space, setting)] = space.places(setting, position)[0]
         return Points(places, numbers)
 
-    def points_of(self, blocks: Sequence["_Block"]) -> Points:
+    def _columns_of(self, space: SearchSpace, name: str) -> list[int]:
+        return [self._columns[column] for column in space.columns(name)]
+
+    def points_of(self, blocks: Sequence["Block"]) -> Points:
         """Return the points of all rows of these blocks."""
         parts = []
         for block in blocks:
             start = self.points([(block.space.contender, block.center)])
             places = np.repeat(start.places, len(block), axis=0)
             for column, name in enumerate(block.names):
-                place = self._columns[block.space.column(name)]
-                moved = block.space.coordinate(name, block.positions[:, column])
-                places[:, place] = np.where(block.moving[:, column], moved, places[:, place])
+                own = self._columns_of(block.space, name)
+                moved = block.space.places(name, block.positions[:, column])
+                places[:, own] = np.where(block.moving[:, column, None], moved, places[:, own])
             parts.append(Points(places, np.repeat(start.contenders, len(block))))
         return Points(np.vstack([part.places for part in parts]), np.concatenate([part.contenders for part in parts]))
-
-
-@dataclass(frozen=True)
-class _Block:
-    """Candidates of one contender around a center.
-
-    Attributes:
-        space: The search space of the contender.
-        center: The settings from which all of them start.
-        names: The settings that move.
-        positions: Their positions, ``(candidates, names)``.
-        moving: True where a setting leaves the center, ``(candidates, names)``.
-        trial: The trial of the center, for a block of one that does not move.
-    """
-
-    space: SearchSpace
-    center: Settings
-    names: Sequence[str]
-    positions: np.ndarray
-    moving: np.ndarray
-    trial: int | None = None
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    def candidate(self, row: int) -> _Candidate:
-        """Return a candidate with its settings."""
-        moved = {
-            name: float(place)
-            for name, place, moving in zip(self.names, self.positions[row], self.moving[row], strict=True)
-            if moving
-        }
-        return _Candidate(self.space, {**self.center, **self.space.values_at(moved)}, self.trial)
-
-
-def _blocks(
-    spaces: Sequence[SearchSpace],
-    tried: Sequence[Tried],
-    best: Sequence[Tried],
-    seen: Container[_Key],
-    generator: np.random.Generator,
-) -> list[_Block]:
-    """Candidates: starting points, rows of learning rates, random settings, and steps from the best settings."""
-    counts = {space.contender: sum(trial.contender == space.contender for trial in tried) for space in spaces}
-    by_name = {space.contender: space for space in spaces}
-    blocks: list[_Block] = []
-    for space in spaces:
-        none = np.zeros((1, 0))
-        blocks += [
-            _Block(space, dict(start), (), none, none, trial)
-            for trial, start in space.starts.items()
-            if _key(space.contender, start) not in seen
-        ]
-        own = next((trial for trial in best if trial.contender == space.contender), None)
-        center = space.anchor if own is None else space.complete(own.settings)
-        for rate in space.rates:  # a row of learning rates over the whole range
-            positions = (np.arange(RATES)[:, None] + generator.random((RATES, 1))) / RATES
-            blocks.append(_Block(space, center, (rate,), positions, np.ones((RATES, 1), dtype=bool)))
-        names = _varied(space, counts[space.contender])
-        everywhere = generator.random((RANDOM, len(names)))
-        blocks.append(_Block(space, dict(space.anchor), names, everywhere, np.ones(everywhere.shape, dtype=bool)))
-    for number, trial in enumerate(best[:LOCAL_CENTERS]):
-        space = by_name[trial.contender]
-        names = _varied(space, counts[space.contender])
-        if names:
-            center = space.complete(trial.settings)
-            blocks.append(_steps(space, center, names, generator, LOCAL_STEPS // (1 + number // 2)))
-    return blocks
-
-
-def _key(contender: str, settings: Settings) -> _Key:
-    return contender, tuple(settings[name] for name in sorted(settings))
-
-
-def _varied(space: SearchSpace, count: int) -> list[str]:
-    """The settings that vary after so many trainings of a contender."""
-    opened = max(order for order, needed in OPENED_AFTER.items() if count >= needed)
-    return [name for name in space.ranges if space.orders[name] <= opened]
-
-
-def _steps(
-    space: SearchSpace, center: Settings, names: Sequence[str], generator: np.random.Generator, count: int
-) -> _Block:
-    """Steps of several sizes from a setting; each moves about half of the settings, and one at least."""
-    positions = space.position(center)
-    start = np.array([positions[name] for name in names])
-    sizes = np.resize(STEP_SIZES, count)[:, None]
-    moving = generator.random((count, len(names))) < 0.5
-    moving[np.arange(count), generator.integers(len(names), size=count)] = True
-    moved = np.clip(start + sizes * generator.standard_normal((count, len(names))), 0.0, 1.0)
-    return _Block(space, center, names, moved, moving)

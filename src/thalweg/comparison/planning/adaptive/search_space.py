@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from thalweg.comparison.contenders.contender import MAX_ORDER, Contender, Settings
+from thalweg.comparison.contenders.contender import MAX_ORDER, Contender, Settings, full_name
 from thalweg.comparison.contenders.named import CONTENDERS, DEFAULTS_DO_BEST, RECOMMENDED_RECORD
 from thalweg.comparison.planning.search import rounded
 from thalweg.comparison.protocol.trial import RECOMMENDED, START, USER_TRIAL
@@ -28,6 +28,7 @@ REFERENCE = "adam"  # from whose starting point others are derived
 HIDDEN_MATRIX = (64, 64)  # the shape for which rules of matrices are started; the model is not known here
 EXTENSION = 10.0  # a range whose best learning rate lies at its end grows by this factor
 MAX_EXTENSIONS = 2  # to each side
+APART = 0.5  # distance of two values without an order, in shares of a range: that of the two values of a choice
 
 
 @dataclass(frozen=True)
@@ -70,20 +71,44 @@ class SearchSpace:
         kind = "lr" if own == "lr" else {1: "lr", 2: "first momentum"}.get(self.orders[name], own)
         return optimizer + dot + kind
 
+    def columns(self, name: str) -> list[str]:
+        """Return the columns of a setting: its own, or one for each of its values if these have no order."""
+        bounds = self.ranges[name]
+        return (
+            [self.column(name)] if bounds.is_ordered else [f"{self.column(name)}={value!r}" for value in bounds.values]
+        )
+
+    def places(self, name: str, positions: Any) -> np.ndarray:
+        """Return the places of a setting in its columns, ``(positions, columns)``.
+
+        Args:
+            name: The setting.
+            positions: Positions in its range, ``(positions,)``.
+        """
+        bounds = self.ranges[name]
+        if bounds.is_ordered:
+            return np.asarray(self.coordinate(name, np.asarray(positions)))[:, None]
+        values = np.array([bounds.values.index(bounds.value_at(place)) for place in positions])
+        return APART / math.sqrt(2) * np.eye(len(bounds.values))[values]
+
     def coordinates(self, settings: Mapping[str, float]) -> dict[str, float]:
-        """Return the place of settings relative to the starting point. Settings that are not given stay at it."""
+        """Return the place of settings relative to the starting point, of those that have an order and are given."""
         return {
-            name: self.coordinate(name, bounds.position(_inside(name, bounds, settings[name])))
+            name: self.coordinate(name, self.position_of(name, settings[name]))
             for name, bounds in self.ranges.items()
-            if name in settings
+            if name in settings and bounds.is_ordered
         }
+
+    def position_of(self, name: str, value: Any) -> float:
+        """Return the position of a value; that of a learning rate may lie outside of its range."""
+        return self.ranges[name].position(_inside(name, self.ranges[name], value))
 
     def coordinate(self, name: str, position: Any) -> Any:
         """Return the place of one setting, or of an array of them, from positions in its range."""
         bounds = self.ranges[name]
         if bounds.values or bounds.whole:  # the place of the value that is tried, not of the position that led to it
             position = np.vectorize(lambda place: bounds.position(bounds.value_at(place)), otypes=[float])(position)
-        origin = bounds.position(_inside(name, bounds, self.anchor[name]))
+        origin = self.position_of(name, self.anchor[name])
         decades = math.log10(bounds.high / bounds.low) if is_rate(name) and bounds.scale == "log" else 1.0
         return (position - origin) * decades
 
@@ -111,7 +136,7 @@ def is_rate(name: str) -> bool:
     return name.rpartition(".")[2] == "lr"
 
 
-def _inside(name: str, bounds: Range, value: float) -> float:
+def _inside(name: str, bounds: Range, value: Any) -> Any:
     """A learning rate as it is, any other value no further than the end of its range: a decay of 0 has no logarithm."""
     return value if is_rate(name) and bounds.scale == "log" else bounds.clamp(value)
 
@@ -141,7 +166,7 @@ def search_space_of(contender: Contender, ranges: Mapping[str, Range] | None = N
         starts[RECOMMENDED.trial] = {**defaults, **recommended}
     for number, settings in enumerate(contender.user_settings):
         starts[USER_TRIAL - number] = {**defaults, **settings}
-    anchor = {**defaults, **(recommended or contender.expanded(_transferred(contender)))}
+    anchor = {**defaults, **(recommended or _starting_rates(contender))}
     rate = searched.get("lr")
     return SearchSpace(
         contender=contender.name,
@@ -170,8 +195,19 @@ def starting_point(contender: Contender) -> tuple[Settings, str]:
     """
     if contender.recommended or contender.name in DEFAULTS_DO_BEST:
         return dict(contender.recommended), RECOMMENDED_RECORD
-    rates = _transferred(contender)
+    rates = _starting_rates(contender)
     return rates, RATE_OF_ADAM_RECORD if rates else ""
+
+
+def _starting_rates(contender: Contender) -> Settings:
+    """The settings to start from of a contender that has none recommended; of several, what is known of each."""
+    if not contender.members:
+        return contender.expanded(_transferred(contender))
+    return {
+        full_name(optimizer, name): value
+        for optimizer, member in contender.members.items()
+        for name, value in (dict(member.recommended) or _transferred(member)).items()
+    }
 
 
 def _transferred(contender: Contender) -> Settings:

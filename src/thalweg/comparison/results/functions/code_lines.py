@@ -47,11 +47,11 @@ def lines_of_code(
                 settings,
                 name=use.name,
                 variable=f"optimizer{suffix}",
-                arguments=_arguments(contender.arguments, use, lr),
+                **_call_parts(contender.member(use.name), use, lr),
             )
         )
         if schedule is not None and use.schedule_steps is not None:
-            of_use = TrainingSchedule(use.schedule_steps, schedule.schedule)
+            of_use = TrainingSchedule(use.schedule_steps, contender.member(use.name).schedule or schedule.schedule)
             lines.append(of_use.line_of_code(f"optimizer{suffix}", f"scheduler{suffix}") or "")
     values = {key: repr(value) for key, value in {**contender.start, **settings}.items() if "." not in key}
     own = [_PLACE.sub(lambda place: values.get(place[1], place[0]), line) for line in contender.task_code]
@@ -70,6 +70,25 @@ def _distinct(uses: Sequence[OptimizerUse]) -> list[OptimizerUse]:
     return list({(use.name, use.line): use for use in reversed(uses)}.values())[::-1]
 
 
+def _call_parts(contender: ContenderRecord, use: OptimizerUse, lr: float) -> dict[str, str]:
+    """Return the parts of the call that makes the optimizer: its arguments, and the code after it."""
+    is_whole = use.takes_model and not use.model
+    if not contender.then or is_whole:
+        return {"arguments": _arguments(contender.arguments, use, lr), "then": contender.then}
+    # Some parameters of a model that is routed: the model is read, and its plan gets them.
+    own = f"{_operand(use.argument)}.parameters()" if use.takes_model else _arguments("params", use, lr)
+    arguments = _operand(use.model or _MODEL) + contender.arguments.removeprefix(_MODEL)
+    return {"arguments": arguments, "then": f"{contender.then.removesuffix('()')}({own})"}
+
+
+def _operand(text: str) -> str:
+    """Return the text of an expression, in parentheses if an operator might tear it apart; any other text as it is."""
+    try:
+        return text if isinstance(ast.parse(text, mode="eval").body, _SIMPLE) else f"({text})"
+    except SyntaxError:  # a store of somebody else's
+        return _MODEL
+
+
 def _arguments(arguments: str, use: OptimizerUse, lr: float) -> str:
     """Return the positional arguments of a contender's code with what the training function passed."""
     if not use.argument:
@@ -85,8 +104,7 @@ def _arguments(arguments: str, use: OptimizerUse, lr: float) -> str:
     except SyntaxError:  # a store of somebody else's
         return arguments
     if use.takes_model:
-        text = use.argument if isinstance(expression, _SIMPLE) else f"({use.argument})"
-        return text + arguments.removeprefix(_MODEL)
+        return _operand(use.argument) + arguments.removeprefix(_MODEL)
     if not use.lr_scales:
         return use.argument
     lrs = [lr_of_group(lr, scale) for scale in use.lr_scales]

@@ -20,16 +20,18 @@ class CallSite:
     Attributes:
         line: File and line; empty if the code has no file.
         argument: Python text of the first argument; empty if unknown.
+        model: Python text of the argument ``model=`` beside it; empty if there is none, or unknown.
     """
 
     line: str
     argument: str
+    model: str = ""
 
     @classmethod
     def of_caller(cls) -> "CallSite":
         """Return the place where the function was called that calls this one."""
         frame = sys._getframe(2)
-        return cls(_place(frame), _first_argument(frame))
+        return cls(_place(frame), *_arguments(frame))
 
     @property
     def place(self) -> str:
@@ -49,25 +51,28 @@ def _place(frame: FrameType) -> str:
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
-def _first_argument(frame: FrameType) -> str:
-    """Return the text of the first argument of the call that a frame executes now."""
+def _arguments(frame: FrameType) -> tuple[str, str]:
+    """Return the texts of the first argument, and of ``model=`` beside it, of the call that a frame executes now."""
     position = next(islice(frame.f_code.co_positions(), frame.f_lasti // 2, None), None)
     if position is None or None in position:
-        return ""
+        return "", ""
     first, last, start, end = position
     assert first is not None
     lines = linecache.getlines(frame.f_code.co_filename, frame.f_globals)[first - 1 : last]
     if not lines:
-        return ""
+        return "", ""
     encoded = [line.encode() for line in lines]  # columns are counted in bytes
     encoded[-1] = encoded[-1][:end]
     encoded[0] = encoded[0][start:]
     try:
         call = ast.parse(b"".join(encoded).decode(), mode="eval").body
     except (SyntaxError, ValueError):  # the file was edited since it was imported
-        return ""
+        return "", ""
     if not isinstance(call, ast.Call):
-        return ""
+        return "", ""
     named = [keyword.value for keyword in call.keywords if keyword.arg == "model"]
-    first_argument = next(iter([*call.args, *named]), None)
-    return "" if first_argument is None or isinstance(first_argument, ast.Starred) else ast.unparse(first_argument)
+    arguments = [*call.args[:1], *named]
+    if not arguments or isinstance(arguments[0], ast.Starred):
+        return "", ""
+    texts = [ast.unparse(argument) for argument in arguments]
+    return texts[0], "".join(texts[1:])

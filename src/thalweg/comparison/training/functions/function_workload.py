@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.schedule import TrainingSchedule
-from thalweg.comparison.training.functions.closure_check import check_closures
+from thalweg.comparison.training.functions.first_step_check import check_first_step
 from thalweg.comparison.training.functions.optimizer_names import names_of_optimizers
 from thalweg.comparison.training.pruning import Rungs
 from thalweg.comparison.training.result import TrainingResult
@@ -29,9 +29,15 @@ from thalweg.tasks.user_code import task_error
 
 @dataclass(frozen=True, eq=False)
 class FunctionWorkload:
-    """A training function: its model and data are hidden; the reports it makes stand for its steps."""
+    """A training function: its model and data are hidden; the reports it makes stand for its steps.
+
+    Attributes:
+        function: The training function.
+        checked: The contenders whose first step was checked.
+    """
 
     function: TrainingFunction
+    checked: set[str] = field(default_factory=set)
     roles = optimum = None
     has_full_batch = has_own_metric = uses_range_search = has_pilot = False
     has_own_schedule, passes = True, 1
@@ -57,7 +63,7 @@ class FunctionWorkload:
         return self.function.placed_on or devices.CPU
 
     def on(self, device: str | torch.device) -> "FunctionWorkload":
-        return FunctionWorkload(self.function.on(device))
+        return FunctionWorkload(self.function.on(device), self.checked)
 
     @property
     def tunables(self) -> Mapping[str, Tunable]:
@@ -67,7 +73,7 @@ class FunctionWorkload:
     def code_of_tunables(self) -> list[str]:
         return code_of_tunables(self.function)
 
-    def at(self, values: Mapping[str, float]) -> "FunctionWorkload":
+    def at(self, values: Mapping[str, Any]) -> "FunctionWorkload":
         return self  # contenders carry the values to each call
 
     def optimizer_names(self, contender: Contender, seed: int, schedule: str | None) -> tuple[str, ...]:
@@ -100,7 +106,9 @@ class FunctionWorkload:
         return None
 
     def training_schedule(self, contender: Contender, schedule: str) -> TrainingSchedule:
-        check_closures(self.function, contender)
+        if contender.name not in self.checked:
+            check_first_step(self.function, contender)
+            self.checked.add(contender.name)
         rule = contender.thalweg_rule
         if contender.full_batch and (rule is None or rule.traits.needs != "closure"):
             raise no_full_batch(self.name, contender, "a function that makes its own batches", self.function.line)

@@ -4,6 +4,7 @@ import ast
 import contextlib
 import inspect
 import textwrap
+from dataclasses import dataclass
 from typing import Any
 
 from thalweg.comparison.contenders.contender import Contender
@@ -23,7 +24,8 @@ def names_of_optimizers(
 ) -> tuple[str, ...]:
     """Return the names of the optimizers that a training function makes, in their order; one empty name if it has none.
 
-    If the text of the function does not answer that, the function is run up to its first step.
+    If the text of the function does not answer that, the function is run up to its first step. Names that stand in the
+    text, ``name="d"``, follow: their optimizers may be made later.
 
     Args:
         function: The training function.
@@ -35,7 +37,8 @@ def names_of_optimizers(
     Raises:
         TaskError: If the function fails before its first step, or has a schedule of its own and must not.
     """
-    if schedule is None and not _may_name_optimizers(function):
+    text = _calls_in_text(function)
+    if schedule is None and text.is_complete and not text.names:
         return ("",)
 
     def stop(*_: Any) -> None:
@@ -51,20 +54,35 @@ def names_of_optimizers(
             f"does not ({uses[0].line}). Write optimizer, scheduler = make_optimizer(model, scheduler=True, steps=N) "
             "and call scheduler.step() after each step; or leave out the schedule."
         )
-    return tuple(dict.fromkeys(use.name for use in uses)) or ("",)
+    return tuple(dict.fromkeys([*(use.name for use in uses), *text.names])) or ("",)
 
 
-def _may_name_optimizers(function: TrainingFunction) -> bool:
-    """Return False if ``make_optimizer`` is called by the function's own text alone, and never with a name."""
+@dataclass(frozen=True)
+class _CallsInText:
+    """The calls of ``make_optimizer`` in the text of a function.
+
+    Attributes:
+        names: The names that are written out, in order.
+        is_complete: True if no other call and no other name is possible.
+    """
+
+    names: tuple[str, ...] = ()
+    is_complete: bool = False
+
+
+def _calls_in_text(function: TrainingFunction) -> _CallsInText:
     try:
         text = function.source or textwrap.dedent(inspect.getsource(function.train))
         argument = next(iter(inspect.signature(function.train).parameters))
         tree = ast.parse(text)
     except (OSError, TypeError, ValueError, SyntaxError, StopIteration):  # no text, or not of this function alone
-        return True
+        return _CallsInText()
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and _is_name(node.func, argument)]
     uses = [node for node in ast.walk(tree) if _is_name(node, argument)]
-    return len(calls) != len(uses) or any(keyword.arg in ("name", None) for call in calls for keyword in call.keywords)
+    values = [keyword.value for call in calls for keyword in call.keywords if keyword.arg in ("name", None)]
+    names = [value.value for value in values if isinstance(value, ast.Constant) and isinstance(value.value, str)]
+    is_complete = len(calls) == len(uses) and len(names) == len(values)
+    return _CallsInText(tuple(dict.fromkeys(filter(None, names))), is_complete)
 
 
 def _is_name(node: ast.AST, name: str) -> bool:

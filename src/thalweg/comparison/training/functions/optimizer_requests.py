@@ -56,9 +56,11 @@ class OptimizerRequests:
 
     def __call__(
         self,
-        model: nn.Module | Iterable[Any],
+        params: nn.Module | Iterable[Any] | None = None,
+        /,
         roles: Mapping[str, str] | None = None,
         *,
+        model: nn.Module | None = None,
         name: str = "",
         lr: float | None = None,
         scheduler: bool = False,
@@ -67,10 +69,11 @@ class OptimizerRequests:
         """Make an optimizer of the contender, at the settings of the trial.
 
         Args:
-            model: The model; or its parameters; or groups of them, as dictionaries. A group's own settings stay. Its
+            params: The model; or its parameters; or groups of them, as dictionaries. A group's own settings stay. Its
                 ``"lr_scale"`` is the share of the trial's learning rate that it gets. Its ``"lr"`` counts as a ratio
                 too: to ``lr``, or else to the learning rate of the first group.
             roles: Roles of parameters by name, for a contender that routes.
+            model: The model of these parameters or groups, for a contender that routes, such as ``muon+adamw``.
             name: A name, if the training has several optimizers. Each name has settings of its own.
             lr: The learning rate to which those of the groups are ratios.
             scheduler: True to get the learning rate schedule of the comparison, too.
@@ -85,12 +88,19 @@ class OptimizerRequests:
         site = CallSite.of_caller()
         who = f"{self._who}: make_optimizer{site.place}"
         self._check(who, name, lr, scheduler, steps)
+        params = model if params is None else params
+        if params is None or (model is not None and not isinstance(model, nn.Module)):
+            got = "no argument" if params is None else f"model={type(model).__name__}"
+            raise SettingError(f"{who}: it must get the model, its parameters or groups of them, got {got}.")
         own = self._contender.own_settings(self._settings, name)
-        trial_lr = float(self._contender.rule.with_(**own).settings()["lr"])
+        member = self._contender.member(name)
+        trial_lr = float(member.rule.with_(**own).settings()["lr"])
         lr_scales: list[float] = []
-        entries: Any = model
-        if isinstance(model, Iterable) and not isinstance(model, nn.Module | torch.Tensor | Mapping | str):
-            entries = list(model)
+        entries: Any = params
+        if isinstance(params, nn.Module) and model not in (None, params):  # a part of the model
+            entries = [param for param in params.parameters() if param.requires_grad]
+        elif isinstance(params, Iterable) and not isinstance(params, nn.Module | torch.Tensor | Mapping | str):
+            entries = list(params)
             if is_groups(entries):
                 entries, lr_scales = resolve_groups(who, entries, trial_lr, lr)
         if lr is not None and not lr_scales:
@@ -98,9 +108,9 @@ class OptimizerRequests:
                 f"{who}: lr must come with groups of parameters that have an lr of their own, got {lr!r} without. "
                 "The learning rate is that of the trial. Remove lr."
             )
-        optimizer = self._contender.optimizer(entries, self._settings, roles, name=name)
+        optimizer = self._contender.optimizer(entries, self._settings, roles, name=name, whole=model)
         self._watched.append(
-            _WatchedOptimizer(self._contender, optimizer, own, name, site, lr_scales, isinstance(model, nn.Module))
+            _WatchedOptimizer(self._contender, optimizer, own, name, site, lr_scales, isinstance(params, nn.Module))
         )
         if isinstance(optimizer, torch.optim.Optimizer):
             accept_closures(optimizer)
@@ -110,7 +120,7 @@ class OptimizerRequests:
             return optimizer
         assert steps is not None
         pair = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: lr_factor(self._schedule, min(step, steps), steps)
+            optimizer, lambda step: lr_factor(member.schedule or self._schedule, min(step, steps), steps)
         )
         self._watched[-1].scheduled(pair, steps)
         return optimizer, pair
@@ -120,8 +130,8 @@ class OptimizerRequests:
             raise SettingError(f"{who}: name must be a word, such as 'd', got {name!r}.")
         if name and self._before_step is None and name not in self._contender.optimizer_names:
             raise TaskError(
-                f"{who}: an optimizer with a name must be made before the first step, got {name!r} after it. "
-                "Make it at the beginning of the training."
+                f"{who}: the name of an optimizer must be known before the first step, got {name!r} after it. "
+                f"Write it out in the training function, name={name!r}, or make the optimizer at the beginning."
             )
         if lr is not None and not (isinstance(lr, int | float) and lr > 0):
             raise SettingError(f"{who}: lr must be > 0, the learning rate without a factor, got {lr!r}.")
@@ -193,7 +203,7 @@ class _WatchedOptimizer:
         self._schedule_steps: int | None = None
         searched = contender.space(MAX_ORDER).keys()
         prefix = f"{name}." if name else ""
-        rule = contender.rule.with_(**settings)
+        rule = contender.member(name).rule.with_(**settings)
         self._places = {  # of each searched setting in a group: its keyword, and its number in a tuple
             setting: (keyword, None if names == [keyword] else number)
             for keyword, names in keywords.names_by_keyword(rule.hypers()).items()
@@ -250,6 +260,7 @@ class _WatchedOptimizer:
             line=self.site.line,
             argument=self.site.argument,
             takes_model=self._takes_model,
+            model=self.site.model,
             lr_scales=self._lr_scales,
             schedule_steps=self._schedule_steps,
             changed=changed,

@@ -14,6 +14,7 @@ class OptimizerUse:
         line: File and line of the call of ``make_optimizer``; empty if unknown.
         argument: Python text of its first argument; empty if unknown.
         takes_model: True if that argument is a model, False if it is parameters or groups.
+        model: Python text of its argument ``model=`` beside the first one; empty if there is none, or unknown.
         lr_scales: Share of the trial's learning rate that each group gets; empty if no group has one of its own.
         schedule_steps: Length of the schedule that the function requested; None if it requested none.
         changed: Values of each searched setting, by moment and group, if they differ from the trial's.
@@ -24,6 +25,7 @@ class OptimizerUse:
     line: str = ""
     argument: str = ""
     takes_model: bool = True
+    model: str = ""
     lr_scales: list[float] = field(default_factory=list)
     schedule_steps: int | None = None
     changed: dict[str, dict[str, list[float]]] = field(default_factory=dict)
