@@ -25,6 +25,7 @@ from thalweg.report.pictures.contours import end_in_frame
 from thalweg.report.pictures.labels import spread
 from thalweg.report.pictures.one_rule import SURFACES as PAIR
 from thalweg.report.pictures.one_rule import expression_of
+from thalweg.report.pictures.overlay import alternative_text
 from thalweg.report.pictures.page import rows_of
 from thalweg.trajectories import SURFACES, Surface, Trajectories, trace
 
@@ -198,6 +199,9 @@ def test_the_page_tells_its_values_to_those_who_do_not_see_it() -> None:
     sentence = f"adam:lr=0.2 at learning rate 0.2, from (-1.2, 1), ends at ({x:.3g}, {y:.3g}), above the minimum by"
     assert sentence in wide
     assert "gd:lr=0.05 at learning rate 0.05, from (-1.2, 1), diverges at step 2." in wide
+    assert "which it reaches" not in wide
+    bowl = alternative_text(trace("quadratic", "gd:lr=1.9", steps=100))
+    assert bowl.endswith(", above the minimum by 4.5e-05, which it reaches at step 87.")
 
 
 def test_a_name_of_the_user_is_text() -> None:
