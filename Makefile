@@ -27,7 +27,6 @@ docs: .venv/installed
 record: .venv/installed
 	$(BIN)/python benchmarks/catalogue.py $(NAMES)
 	$(BIN)/python benchmarks/conformance.py --only thalweg.optim $(if $(NAMES),--names $(NAMES))
-	$(BIN)/python benchmarks/pictures.py $(NAMES)
 	$(BIN)/python benchmarks/table.py
 
 format: .venv/installed

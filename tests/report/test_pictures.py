@@ -3,7 +3,6 @@
 import functools
 import io
 import itertools
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,17 +17,21 @@ from PIL import Image
 import thalweg
 from tests.pages import BROWSER, Reader, needs_browser
 from thalweg.errors import SettingError, StoreError
-from thalweg.registry import RULES
 from thalweg.report.colours import LIGHT
 from thalweg.report.pictures import draw_picture, render_picture, rule_picture, write_image, write_picture_page
 from thalweg.report.pictures.contours import end_in_frame
 from thalweg.report.pictures.labels import spread
 from thalweg.report.pictures.one_rule import SURFACES as PAIR
-from thalweg.report.pictures.one_rule import expression_of
+from thalweg.report.pictures.overlay import alternative_text
 from thalweg.report.pictures.page import rows_of
 from thalweg.trajectories import SURFACES, Surface, Trajectories, trace
 
-RATES = json.loads((Path(__file__).parents[2] / "benchmarks" / "records" / "pictures.json").read_text())
+RATES = {
+    "gd": {"rosenbrock": 0.001, "quadratic": 1.0},
+    "adamw": {"rosenbrock": 0.2, "quadratic": 0.5},
+    "lion": {"rosenbrock": 0.02, "quadratic": 0.1},
+    "cautious(adam)": {"rosenbrock": 0.2, "quadratic": 0.5},
+}
 NAMES = "gd:lr=0.001,momentum:lr=0.001,adam:lr=0.2,muon:lr=0.05,gd:lr=0.05"
 COMMAND = "thalweg show rosenbrock --with gd,adam"
 
@@ -198,6 +201,9 @@ def test_the_page_tells_its_values_to_those_who_do_not_see_it() -> None:
     sentence = f"adam:lr=0.2 at learning rate 0.2, from (-1.2, 1), ends at ({x:.3g}, {y:.3g}), above the minimum by"
     assert sentence in wide
     assert "gd:lr=0.05 at learning rate 0.05, from (-1.2, 1), diverges at step 2." in wide
+    assert "which it reaches" not in wide
+    bowl = alternative_text(trace("quadratic", "gd:lr=1.9", steps=100))
+    assert bowl.endswith(", above the minimum by 4.5e-05, which it reaches at step 87.")
 
 
 def test_a_name_of_the_user_is_text() -> None:
@@ -286,17 +292,6 @@ def test_without_a_script_the_page_shows_the_whole_paths(tmp_path: Path) -> None
         browser.close()
 
 
-def test_each_rule_has_learning_rates_for_its_picture() -> None:
-    missing = RULES.keys() - RATES.keys()
-    assert not missing, f"run: python benchmarks/pictures.py {' '.join(sorted(missing))}"
-    assert all(rates.keys() == set(PAIR) for rates in RATES.values())
-
-
-@pytest.mark.parametrize(("name", "surface"), [("gd", "rosenbrock"), ("lion", "quadratic")])
-def test_the_recorded_learning_rates_are_those_that_are_chosen(name: str, surface: str) -> None:
-    assert trace(surface, name).optimizers[0].lr == RATES[name][surface], "run: python benchmarks/pictures.py"
-
-
 def test_the_picture_of_a_rule_is_its_path_beside_two_grey_ones() -> None:
     picture = rule_picture("lion", lrs=RATES)
     for axes, surface in zip(picture.axes, PAIR, strict=True):
@@ -310,7 +305,13 @@ def test_the_picture_of_a_rule_is_its_path_beside_two_grey_ones() -> None:
     assert names - {""} == {"gd", "adamw"}  # a rule is no reference beside itself
 
 
+def test_a_learning_rate_that_is_missing_is_chosen() -> None:
+    rates = {name: RATES[name] for name in ("gd", "adamw")} | {"lion": {"rosenbrock": 0.02}}
+    titles = [axes.get_title(loc="left") for axes in rule_picture("lion", lrs=rates).axes]
+    chosen = trace("quadratic", "lion").optimizers[0].lr
+    assert titles == ["Rosenbrock, 200 steps, lr 0.02", f"Ill-conditioned quadratic, 100 steps, lr {chosen:g}"]
+
+
 def test_the_picture_of_a_wrapper_is_that_around_adam() -> None:
-    assert expression_of("cautious") in RATES
     texts = {text.get_text() for text in rule_picture("cautious", lrs=RATES).axes[1].texts}
     assert "cautious(adam)" in texts

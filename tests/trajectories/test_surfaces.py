@@ -14,8 +14,8 @@ TILT = math.radians(30)
 VALUES = {
     "rosenbrock": ((-1.2, 1.0), 24.2),
     "quadratic": ((3 * math.cos(TILT), 3 * math.sin(TILT)), 0.09),
-    "himmelblau": ((0.0, 0.0), 170.0),
-    "beale": ((0.0, 0.0), 14.203125),
+    "himmelblau": ((1.0, 2.0), 68.0),
+    "beale": ((1.0, 2.0), 126.453125),
     "rastrigin": ((0.5, -1.0), 21.25),
     "ackley": ((3.0, 4.0), 20 * (1 - math.exp(-0.2 * math.sqrt(12.5)))),
     "saddle": ((2.0, 1.0), 1.75),

@@ -234,7 +234,7 @@ def test_the_json_holds_all_numbers() -> None:
 
 def test_settings_that_contradict_each_other_raise_one_warning() -> None:
     with pytest.warns(SettingWarning) as caught:
-        trace(BOWL, "adam:beta1=0.99,beta2=0.9", steps=2)
+        trace(BOWL, "adam:beta1=0.99,beta2=0.5", steps=2)
     assert len(caught) == 1
 
 

@@ -62,7 +62,7 @@ def trace(
     Example:
         >>> paths = trace("rosenbrock", "gd,adam", steps=100)
         >>> [(optimizer.name, optimizer.lr) for optimizer in paths.optimizers]
-        [('gd', 0.002), ('adam', 0.2)]
+        [('gd', 0.001), ('adam', 0.2)]
     """
     surface = find_surface(surface)
     contenders = resolve(optimizers)

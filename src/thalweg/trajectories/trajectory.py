@@ -76,8 +76,8 @@ class Trajectories:
 
     Example:
         >>> from thalweg.trajectories import trace
-        >>> trace("quadratic", "momentum:lr=0.1", steps=100).optimizers[0].trajectories[0].reached_at
-        78
+        >>> trace("quadratic", "momentum:lr=0.5", steps=100).optimizers[0].trajectories[0].reached_at
+        54
     """
 
     surface: Surface

@@ -49,7 +49,7 @@ def draw_contours(axes: Axes, surface: Surface, colours: Colours) -> None:
     axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.grid(visible=False)
     for minimum in surface.minima:
-        axes.plot(*minimum, "*", color=colours.ink, markeredgecolor=colours.paper, markersize=14, zorder=6.5)
+        axes.plot(*minimum, "*", color=colours.ink, mec=colours.paper, mew=0.6, markersize=18, zorder=6.5)
 
 
 def draw_start(axes: Axes, start: Point, colours: Colours) -> None:

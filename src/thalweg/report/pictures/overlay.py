@@ -107,7 +107,7 @@ def _marks(picture: Picture, to_svg: "_Transform") -> list[str]:
         to_svg.texts(picture.frame, points) if points else []
         for points in (trajectories.surface.minima, trajectories.starts)
     )
-    stars = [f'<path class="star" transform="translate({place})" d="{_STAR}"/>' for place in minima]
+    stars = [f'<path class="star" transform="translate({place}) scale(1.3)" d="{_STAR}"/>' for place in minima]
     rings = [f'<circle class="ring" transform="translate({place})" r="3"/>' for place in starts]
     return stars + rings
 
