@@ -123,7 +123,8 @@ def diagnose(
         is_interrupted = True
     verification = verifications[0] if verifications else None
     verdict = _without_refuted(decide(trials, clues), verifications)
-    healthy = not verdict.is_failing or _is_refuted(verdict, verification)
+    is_certain = any(clue.certainty == "certain" for clue in verdict.unsettled)
+    healthy = not verdict.is_failing or (_is_refuted(verdict, verification) and not is_certain)
     is_open = trials.is_cut_short and not (verification is not None and verification.holds)
     diagnosis = Diagnosis(
         name=source.name,
@@ -229,8 +230,16 @@ def _findings(trials: Trials, verdict: Verdict, clues: Sequence[Clue], *, health
         finding_of(trials, candidate, None if number == 0 or candidate.certainty == 3 else "note")
         for number, candidate in enumerate(_without_opposites(verdict.causes))
     ]
-    untried = [finding_from(clue, "error" if not causes else "warning") for clue in verdict.untried]
-    return tuple([*causes, *untried][:MAX_FINDINGS])
+    works = trials.has_learnt
+    unsettled = [finding_from(clue, "warning" if causes or works else "error") for clue in verdict.unsettled]
+    # A certain fault that no replay can mend comes before what may only make up for it.
+    is_settled = bool(verdict.causes) and verdict.causes[0].certainty == 3
+    first = (
+        []
+        if is_settled
+        else [item for item, clue in zip(unsettled, verdict.unsettled, strict=True) if clue.certainty == "certain"]
+    )
+    return tuple([*first, *causes, *(item for item in unsettled if item not in first)][:MAX_FINDINGS])
 
 
 def _without_opposites(causes: Sequence[Candidate]) -> list[Candidate]:

@@ -65,6 +65,12 @@ class Trials:
         return self.gain(candidate, scale) >= max(MATTERS[candidate.certainty], min(2 * scale.noise, MAX_NOISE))
 
     @property
+    def has_learnt(self) -> bool:
+        """True if the training as it is has learnt more than next to nothing."""
+        scale = self.scale
+        return not scale.is_empty and scale.final_share(self.sick) >= NOT_LEARNT
+
+    @property
     def has_lower_loss(self) -> bool:
         """True if the loss of the training as it is ends at less than half of its start."""
         first, last = self._ends()
@@ -118,8 +124,7 @@ class Trials:
         gains = [self.gain(tried, scale) for tried in own]
         if gains[-1] < max(gains) - WORKS / 2:
             return False
-        has_learnt = scale.final_share(self.sick) >= NOT_LEARNT and not scale.is_empty
-        if candidate.is_probe and has_learnt and max(gains) < MATTERS[0] / 2:
+        if candidate.is_probe and self.has_learnt and max(gains) < MATTERS[0] / 2:
             return False
         if not self.matters(own[gains.index(max(gains))], scale):
             return True

@@ -191,6 +191,7 @@ class Watcher:
             unzeroed=[records[key].name for key in used if key in records and self._is_unzeroed.get(key, False)],
             held=frozenset(used),
             listed=frozenset(tensors),
+            reached=frozenset(key for key, is_stepped in self._is_stepped.items() if not is_stepped),
         )
         for key in used:
             if key in records:
