@@ -101,7 +101,7 @@ def _confirmed(clues: Sequence[Clue]) -> list[Clue]:
     growing = max(own, key=lambda clue: clue.since)
     rest = [clue for clue in clues if clue.kind != BOOTSTRAP]
     merged = {**own[0].evidence, **growing.evidence}
-    return [replace(growing, certainty="likely", where=None, evidence=merged), *rest]
+    return [replace(growing, certainty="likely", where=own[0].where or growing.where, evidence=merged), *rest]
 
 
 def examples_repeat(batches: Sequence[Batch]) -> bool:

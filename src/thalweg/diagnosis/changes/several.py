@@ -156,10 +156,10 @@ class SlowTarget(Change):
             return hook
 
         names = ["", *(name for name, _ in training.model.named_children())]
-        for name in dict.fromkeys([*names, *([where] if where else [])]):
-            module = training.model.get_submodule(name) if name in names else module_of(training.model, name)
-            if module is not None:
-                module.register_forward_hook(answer(name), with_kwargs=True)
+        if where and module_of(training.model, where) is not None:
+            names.append(where)
+        for name in dict.fromkeys(names):
+            training.model.get_submodule(name).register_forward_hook(answer(name), with_kwargs=True)
 
         def follow(owner: Any) -> None:
             with torch.no_grad():

@@ -27,7 +27,7 @@ def several_losses_clues(observation: Observation) -> Iterator[Clue]:
 
 
 def _adversaries(observation: Observation) -> Clue | None:
-    """Return a clue about a discriminator: it is stepped by a loss of its own, and another network's goes through it."""
+    """Return a clue about a discriminator: it is stepped by a loss of its own, and that of another goes through it."""
     steps: dict[int, list[OptimizerStep]] = {}
     for step in observation.optimizer_steps:
         steps.setdefault(id(step.optimizer), []).append(step)
@@ -65,7 +65,8 @@ def _own_targets(observation: Observation) -> Iterator[Clue]:
     for call in observation.trace.module_calls:
         if "." not in call.name and any(param.requires_grad for param in call.module.parameters()):
             calls.setdefault(call.name, []).append(call)
-    cut = {id(ancestor) for call in observation.trace.calls if call.name in _CUTS for ancestor in _near(call)}
+    cuts = [call for call in observation.trace.calls if call.name in _CUTS and call.tensors[0].numel() > 1]  # no loss
+    cut = {id(ancestor) for call in cuts for ancestor in _near(call)}
     for name, own in calls.items():
         free = [call for call in own if not any(output.requires_grad for output in call.outputs)]
         detached = [call for call in own if any(id(maker) in cut for maker in call.output_calls)]
