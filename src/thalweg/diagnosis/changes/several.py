@@ -118,7 +118,7 @@ class _TargetCalls:
         call = (name, self._counts[name])
         for leaf in tree_leaves(output):
             if isinstance(leaf, Tensor) and leaf.requires_grad and not self._is_known:
-                leaf.register_hook(lambda gradient, call=call: self._reached.add(call))
+                leaf.register_hook(lambda gradient, call=call: self._reached.add(call))  # type: ignore[no-untyped-call]
         return self._is_known and call not in self._reached
 
 

@@ -43,6 +43,7 @@ class Trials:
         self.records: dict[tuple[str, str | None], RunRecord] = {}
         self.candidates: list[Candidate] = []
         self._laboratory, self._clock, self._report, self._reserve = laboratory, clock, report, reserve
+        self._core: set[str] = set()
         self.is_cut_short = False
 
     @property
@@ -63,6 +64,12 @@ class Trials:
         if scale.is_empty and candidate.certainty < 3 and not self._has_exploded:
             return False  # what no run learns is not in the data, and differences are chance
         return self.gain(candidate, scale) >= max(MATTERS[candidate.certainty], min(2 * scale.noise, MAX_NOISE))
+
+    @property
+    def shows_health(self) -> bool:
+        """True unless time ended before it was tried what can be reached: other learning rates, another optimizer."""
+        tried = {candidate.kind for candidate in self.candidates}
+        return not self.is_cut_short or self._core <= tried
 
     @property
     def has_learnt(self) -> bool:
@@ -95,6 +102,7 @@ class Trials:
         probes = [candidate for candidate in candidates if candidate.is_probe]
         core = [candidate for candidate in probes if candidate.kind in CORE_PROBES]
         strong = [candidate for candidate in clues if candidate.certainty > 1 or candidate.is_structural]
+        self._core = {candidate.kind for candidate in core}
         self._try_kinds(strong)
         self._try_kinds(core)
         self._try_kinds(strong)  # larger changes, where the runs so far show that more can be reached
