@@ -8,7 +8,7 @@ from typing import Any
 from thalweg.diagnosis.clue import Clue
 from thalweg.diagnosis.inspection.observation import Observation
 from thalweg.diagnosis.inspection.observation.records import OptimizerStep
-from thalweg.diagnosis.inspection.observation.trace import Call, ModuleCall
+from thalweg.diagnosis.inspection.observation.trace import Call, ModuleCall, ancestors
 from thalweg.diagnosis.inspection.wiring import largest_owner
 
 # Of the movement of two networks per step of the training, each relative to its weights. Heusel et al. 2017 let the
@@ -19,30 +19,35 @@ _CUTS = ("detach", "data", "detach_", "numpy")
 
 def several_losses_clues(observation: Observation) -> Iterator[Clue]:
     """Yield clues about a discriminator that learns faster than its generator, and about targets of the model's own."""
-    clue = _adversaries(observation)
-    if clue is not None:
-        yield clue
-    else:
+    adversaries = _adversaries(observation)
+    if adversaries is None:
         yield from _own_targets(observation)
+        return
+    judge, maker = adversaries
+    moved = [_movement(steps, observation) for steps in adversaries]
+    ratio = moved[0] / moved[1] if moved[1] else float("inf")
+    if ratio >= UNEQUAL_MOVEMENT:
+        held = [record for key, record in observation.parameters.items() if key in judge[0].listed]
+        evidence: dict[str, float | str] = {
+            "steps of the discriminator": len(judge) / len(observation.losses),
+            "steps of the generator": len(maker) / len(observation.losses),
+            "movement of the discriminator by that of the generator": ratio,
+        }
+        where = largest_owner(held, observation) if held else None
+        yield Clue("gan_discriminator_wins", "likely", where, 0, evidence)
 
 
-def _adversaries(observation: Observation) -> Clue | None:
-    """Return a clue about a discriminator: it is stepped by a loss of its own, and that of another goes through it."""
+def _adversaries(observation: Observation) -> tuple[list[OptimizerStep], list[OptimizerStep]] | None:
+    """Return the steps of a discriminator and of its generator; None if there are none.
+
+    The gradients of the generator go through the discriminator, and those of the discriminator through it alone.
+    """
     steps: dict[int, list[OptimizerStep]] = {}
     for step in observation.optimizer_steps:
         steps.setdefault(id(step.optimizer), []).append(step)
     for judge, maker in permutations(steps.values(), 2):
-        if not _is_reached(judge, maker) or _is_reached(maker, judge):
-            continue
-        moved = [_movement(optimizer_steps, observation) for optimizer_steps in (judge, maker)]
-        ratio = moved[0] / moved[1] if moved[1] else float("inf")
-        held = [record for key, record in observation.parameters.items() if key in judge[0].listed]
-        where = largest_owner(held, observation) if held else None
-        evidence: dict[str, float | str] = {
-            "steps of the discriminator": len(judge) / len(observation.losses),
-            "its movement by that of the generator": ratio,
-        }
-        return Clue("gan_discriminator_wins", "likely" if ratio >= UNEQUAL_MOVEMENT else "possible", where, 0, evidence)
+        if _is_reached(judge, maker) and not _is_reached(maker, judge):
+            return judge, maker
     return None
 
 
@@ -67,12 +72,18 @@ def _own_targets(observation: Observation) -> Iterator[Clue]:
             calls.setdefault(call.name, []).append(call)
     cuts = [call for call in observation.trace.calls if call.name in _CUTS and call.tensors[0].numel() > 1]  # no loss
     cut = {id(ancestor) for call in cuts for ancestor in _near(call)}
+    in_loss = {id(ancestor) for call in observation.trace.calls if _is_loss(call) for ancestor in ancestors(call)}
     for name, own in calls.items():
+        own = [call for call in own if any(id(maker) in in_loss for maker in call.output_calls)]
         free = [call for call in own if not any(output.requires_grad for output in call.outputs)]
         detached = [call for call in own if any(id(maker) in cut for maker in call.output_calls)]
         if 0 < len({id(call) for call in (*free, *detached)}) < len(own):
             yield Clue("bootstrap_divergence", "possible", name or None, 0, {"calls in a step": float(len(own))})
             return
+
+
+def _is_loss(call: Call) -> bool:
+    return any(output.requires_grad and output.numel() == 1 for output in call.outputs)
 
 
 def _near(call: Call) -> list[Any]:

@@ -54,12 +54,13 @@ class Scale:
             if self.best - self.floor > max(CLEARLY * abs(self.floor), CLEARLY * NOISES * own):
                 jitter = min(jitter, own)  # how bad runs jump about far below the floor is no noise of this one
         least = NOISES * jitter
-        if best_record is None or _blind_end(best_record) is None:  # nothing shows that outputs follow the inputs
+        is_blind = best_record is None or _blind_end(best_record) is None
+        if is_blind:  # nothing shows that outputs follow the inputs
             least = max(least, NEXT_TO_NOTHING * abs(self.floor)) if math.isfinite(self.floor) else least
         self.is_empty = best_record is None or self.best - self.floor <= least
         self.is_small = self.best - self.floor <= NEXT_TO_NOTHING * abs(self.floor)
         self._unit: float | None = None
-        if self.is_empty and math.isfinite(self.best) and math.isfinite(self.floor):
+        if self.is_empty and is_blind and math.isfinite(self.best) and math.isfinite(self.floor):
             unit = HARM * max(abs(self.floor), abs(self.best))
             if unit > 0 and _worst(records) < min(self.floor, self.best) - unit:
                 self._unit = unit
