@@ -119,6 +119,7 @@ _STEPS: list[Change] = [
     ScaleLearningRate(name="learning rate x 100", cures=("lr_too_low", "update_below_precision"), factor=100.0),
     ScaleLearningRate(name="learning rate / 100", cures=("lr_too_high", "bootstrap_divergence"), factor=0.01),
     ScaleLearningRate(name="learning rate x 1000", cures=("lr_too_low",), factor=1000.0),
+    ScaleLearningRate(name="learning rate x 10000", cures=("lr_too_low",), factor=10000.0),
     SetSetting(
         name="no weight decay",
         cures=("weight_decay_too_strong", "posterior_collapse"),
