@@ -24,15 +24,18 @@ _DISCRIMINATOR = re.compile(r"(^|\.|_)(d|dis|disc|discriminator|critic|adversary
 
 
 def _discriminator_params(training: Training, where: str | None) -> set[int]:
-    """Return the ids of the parameters of the discriminator: the module to blame, else by name or by what it is not."""
-    blamed = module_of(training.model, where) if where else None
-    if blamed is not None and blamed is not training.model:
-        return {id(param) for param in blamed.parameters()}
+    """Return the ids of the parameters of the discriminator: the module to blame, unless that is the generator."""
+    module = module_of(training.model, where) if where else None
+    blamed = (
+        {id(param) for param in module.parameters()} if module is not None and module is not training.model else set()
+    )
     named = {id(p) for name, p in training.model.named_parameters() if _DISCRIMINATOR.search(name)}
     if named:
-        return named
-    rest = {id(param) for group in groups_of(training) for param in group["params"]}
-    return rest - _params_of_output(training)
+        return blamed if blamed and blamed <= named else named
+    own = _params_of_output(training)
+    if blamed and not blamed & own:
+        return blamed
+    return {id(param) for group in groups_of(training) for param in group["params"]} - own
 
 
 def _params_of_output(training: Training) -> set[int]:

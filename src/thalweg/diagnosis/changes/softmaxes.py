@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from thalweg.diagnosis.changes.outputs import CODE_BEFORE, RemoveActivation, blamed, module_code
 from thalweg.diagnosis.changes.parts.change import Change
@@ -49,7 +49,7 @@ def takes_logits(training: Training) -> bool:
             with torch.no_grad():
                 return float(training.loss_fn(tree_map(craft, output), target))
 
-        first = next(leaf for leaf in torch.utils._pytree.tree_leaves(output) if is_float(leaf))
+        first = next(leaf for leaf in tree_leaves(output) if is_float(leaf))
         classes = first.shape[class_dim(first, target)] if isinstance(target, Tensor) and first.dim() > 1 else 1
         if classes == 1 or (isinstance(target, Tensor) and first.shape == target.shape):
             return abs(loss(1.0)) < float("inf")
@@ -128,9 +128,9 @@ class SigmoidForOneUnit(Change):
         matches = output_of(training, blamed(training, where, SOFTMAXES), SOFTMAXES)
         if matches is None:
             return "no softmax makes the output"
-        if takes_logits(training):
-            return _OF_LOGITS
-        return "" if matches.before.shape[-1] == 1 else "the output has more than one unit"
+        if matches.before.shape[-1] != 1:
+            return "the output has more than one unit"
+        return _OF_LOGITS if takes_logits(training) else ""
 
     def alter(self, training: Training, where: str | None) -> None:
         module = module_of(training.model, blamed(training, where, SOFTMAXES))

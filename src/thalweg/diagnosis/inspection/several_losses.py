@@ -73,7 +73,7 @@ def _own_targets(observation: Observation) -> Iterator[Clue]:
     cuts = [call for call in observation.trace.calls if call.name in _CUTS and call.tensors[0].numel() > 1]  # no loss
     cut = {id(ancestor) for call in cuts for ancestor in _near(call)}
     in_loss = {id(ancestor) for call in observation.trace.calls if _is_loss(call) for ancestor in ancestors(call)}
-    for name, own in calls.items():
+    for name, own in sorted(calls.items(), key=lambda item: item[0] != ""):  # the model itself before its parts
         own = [call for call in own if any(id(maker) in in_loss for maker in call.output_calls)]
         free = [call for call in own if not any(output.requires_grad for output in call.outputs)]
         detached = [call for call in own if any(id(maker) in cut for maker in call.output_calls)]
