@@ -21,7 +21,8 @@ from thalweg.errors import DiagnosisError, shown
 DEFAULT_EVERY = 50  # steps; benchmarks/watch.py measures what it costs
 FIRST_STEPS, FIRST_EVERY = 20, 5  # what goes wrong at once is seen at once
 READ_EVERY = 100  # steps between two readings, each of which waits for the device once
-SLOW_STEPS = 4  # between measurements of units, attention, sizes of weights, curvature, noise and second moments
+SLOW_STEPS = 4  # between measurements of units, attention, sizes of weights, curvature and noise
+MOMENT_STEPS = 5  # between measurements of second moments
 REFRESH_EVERY = 16  # monitored steps after which modules that were added are looked for
 Model = nn.Module | Sequence[nn.Module] | Mapping[str, nn.Module]
 
@@ -85,7 +86,7 @@ class Monitor:
         self._calls = 0
         self._stepped = False  # since the last call of ``step``
         self._is_monitored = False  # the step that is under way
-        self._slow_step = 0
+        self._slow_step = self._moment_step = 0
         self._symmetric: list[tuple[str, Tensor]] = []  # weights whose units began equal
 
     def __enter__(self) -> Self:
@@ -171,10 +172,12 @@ class Monitor:
             if index % REFRESH_EVERY == 0:
                 self._modules.refresh()
             is_slow = index == 0 or step - self._slow_step >= SLOW_STEPS
+            has_moments = is_slow and (index == 0 or step - self._moment_step >= MOMENT_STEPS)
             self._slow_step = step if is_slow else self._slow_step
+            self._moment_step = step if has_moments else self._moment_step
             self._modules.install(index, is_slow=is_slow)
             for probe in self._probes:
-                probe.arm(index, is_slow=is_slow)
+                probe.arm(index, is_slow=is_slow, has_moments=has_moments)
 
     def _end_step(self, loss: Any) -> None:
         if self._is_monitored:
@@ -183,7 +186,8 @@ class Monitor:
             for name, weight in self._symmetric:
                 with torch.no_grad():
                     column = self._assembly.columns.column("symmetry", name)
-                    self._assembly.readings.add(index, [column], [(weight == weight[:1]).all()])
+                    self._assembly.readings.add(index, column, (weight == weight[:1]).all())
+            self._assembly.readings.end_step()
         lrs = tuple([lr for probe in self._probes for lr in probe.lrs])
         self._assembly.end_step(lrs, is_monitored=self._is_monitored, loss=loss)
 

@@ -1,6 +1,7 @@
 """Buffers: copies of an optimizer's parameters and gradients, each in one vector, with a view for each parameter."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from operator import is_
 from typing import Any
 
 import torch
@@ -33,17 +34,22 @@ class Buffers:
 
     def __init__(self, columns: Columns, fallback: str) -> None:
         self._columns, self._fallback = columns, fallback
-        self._signature: list[Any] = []
+        self._chosen: list[Tensor] = []  # also those that are not measured
+        self._kind = (_EMPTY.dtype, _EMPTY.device)
         self._allocate([])
 
     def choose(self, groups: Iterable[Mapping[str, Any]]) -> None:
         """Choose the parameters in groups, and allocate buffers if they are others than before."""
         params = [param for group in groups for param in group["params"]]
         first = params[0] if params else _EMPTY
-        signature = [*map(id, params), first.dtype, first.device]
-        if signature != self._signature:
-            self._signature = signature
-            self._allocate([param for param in {id(param): param for param in params}.values() if _is_plain(param)])
+        if (
+            len(params) == len(self._chosen)
+            and all(map(is_, params, self._chosen))
+            and (first.dtype, first.device) == self._kind
+        ):
+            return
+        self._chosen, self._kind = params, (first.dtype, first.device)
+        self._allocate([param for param in {id(param): param for param in params}.values() if _is_plain(param)])
 
     def _allocate(self, params: list[Tensor]) -> None:
         self.params = [param for param in params if param.device == params[0].device]
@@ -53,6 +59,8 @@ class Buffers:
         self.gradients, self.gradient_views = self._vector()
         self.new_gradients, self._new_views = self._vector()
         self.has_update = False
+        self._needs_dtype = any(param.dtype is not self.dtype for param in self.params)
+        self._partial: tuple[list[int], list[Column]] = ([], [])
         self.halves = [place for place, param in enumerate(self.params) if param.dtype in HALF]
         names = self._columns.names() if params else {}
         labels = [names.get(id(param), f"{self._fallback}.{place}") for place, param in enumerate(self.params)]
@@ -81,24 +89,24 @@ class Buffers:
         if self.params:
             torch._foreach_copy_(self.update_views, self.params)
 
-    def gradient_norms(self, optimizer: Any) -> tuple[list[Column], Sequence[Tensor]]:
-        """Return the columns and the norms of the gradients that exist."""
+    def gradient_norms(self, optimizer: Any) -> tuple[list[Column], Tensor] | None:
+        """Return the columns and the norms of the gradients that exist; None if there are none."""
         places, gradients = self._existing_gradients()
         if not gradients:
-            return [], []
-        is_plain = all(grad.dtype is self.dtype for grad in gradients)
-        norms = torch._foreach_norm(gradients) if is_plain else torch._foreach_norm(gradients, 2, dtype=self.dtype)
+            return None
+        norms = torch.stack(
+            torch._foreach_norm(gradients, 2, dtype=self.dtype)
+            if self._needs_dtype
+            else torch._foreach_norm(gradients)
+        )
         scale = _scale(optimizer)
-        return self.gradient_columns(places), norms if scale is None else torch._foreach_div(norms, scale)
+        return self.gradient_columns(places), norms if scale is None else norms / scale
 
     def _existing_gradients(self) -> tuple[list[int], list[Tensor]]:
-        places, gradients = [], []
-        for place, param in enumerate(self.params):
-            grad = param.grad
-            if grad is not None:
-                places.append(place)
-                gradients.append(grad.to_dense() if grad.is_sparse else grad)
-        return places, gradients
+        """Return the places of the parameters with a gradient, and the gradients, dense."""
+        gradients = [param.grad for param in self.params]
+        places = [place for place, grad in enumerate(gradients) if grad is not None]
+        return places, [grad.to_dense() if grad.is_sparse else grad for grad in gradients if grad is not None]
 
     def copy_gradients(self, optimizer: Any) -> list[int]:
         """Copy the gradients; those of parameters without one are zero. Return the places of the others."""
@@ -120,10 +128,12 @@ class Buffers:
         self.gradient_views, self._new_views = self._new_views, self.gradient_views
 
     def gradient_columns(self, places: list[int]) -> list[Column]:
-        """Return the columns of the gradient norms of parameters."""
+        """Return the columns of the gradient norms of parameters: the same object for the same places."""
         if len(places) == len(self.params):
             return self._gradient_columns
-        return [self._gradient_columns[place] for place in places]
+        if places != self._partial[0]:
+            self._partial = (places, [self._gradient_columns[place] for place in places])
+        return self._partial[1]
 
 
 def _scale(optimizer: Any) -> Tensor | None:

@@ -107,7 +107,7 @@ class ModuleProbe:
         if torch.compiler.is_compiling() or not torch.is_grad_enabled() or _is_transformed():
             return
         calls = self._calls[name] = self._calls.get(name, 0) + 1
-        if calls > MAX_CALLS:
+        if calls > MAX_CALLS or (calls > 1 and not self._is_slow):
             return
         tensor = _first_float(output)
         if tensor is None:
@@ -124,21 +124,20 @@ class ModuleProbe:
             torch._C._set_grad_enabled(True)
 
     def _measure_scale(self, name: str, module: nn.Module, inputs: Any, output: Tensor) -> None:
-        is_root = module in self._roots
-        if is_root:
+        if module in self._roots:
             tensor = _first_float(inputs)
             if tensor is not None:
-                self._put("inputs", name, _norm(tensor), 1 / math.sqrt(max(1, tensor.numel())))
+                self._put("inputs", name, _norm(tensor), 1 / math.sqrt(tensor.numel() or 1))
             if module._modules:
                 return
         if name not in self.depths:
             self.depths[name] = len(self.depths)
             if output.dtype == torch.float16:
                 self.halves.add(name)
-        self._put("activation_scales", name, _norm(output), 1 / math.sqrt(max(1, output.numel())))
+        self._put("activation_scales", name, _norm(output), 1 / math.sqrt(output.numel() or 1))
 
     def _put(self, table: str, name: str, value: Tensor, factor: float = 1.0) -> None:
-        self._readings.add(self._index, (self._columns.column(table, name),), (value,), factor)
+        self._readings.add(self._index, self._columns.column(table, name), value, factor)
 
     def _measure_graph(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
         self._checkpointed = self._checkpointed or not saves_tensors_plainly()
@@ -165,9 +164,9 @@ class ModuleProbe:
 
     def _measure_dead(self, where: str, activation: Activation) -> None:
         values = _some(activation.values)
-        if activation.channels_first and values.ndim > 2:
-            values = values.flatten(2).amax(2)
-        largest = values.reshape(-1, values.shape[-1]).amax(0) if values.ndim > 1 else values
+        units = 1 if activation.channels_first and values.ndim > 2 else values.ndim - 1
+        others = [dim for dim in range(values.ndim) if dim != units]
+        largest = values.amax(others) if others else values
         # A unit of a module that is called several times is dead if no call activates it.
         peak = self._peaks.setdefault((where, len(largest)), _Peak()).update(largest, self._index)
         self._put("dead", where, peak.le(activation.floor).sum(), 1 / peak.numel())
@@ -191,7 +190,7 @@ class ModuleProbe:
             spread = logits.amax(-1) - logits.amin(-1)
         else:
             shares = _first(activation.values).float()
-            smallest = torch.where(shares > 0, shares, torch.inf).amin(-1)
+            smallest = shares.masked_fill(shares <= 0, torch.inf).amin(-1)
             spread = shares.amax(-1).log() - smallest.log()
         self._put("attention", where, spread.amax())
 
