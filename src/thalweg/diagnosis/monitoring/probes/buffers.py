@@ -1,6 +1,6 @@
 """Buffers: copies of an optimizer's parameters and gradients, each in one vector, with a view for each parameter."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from operator import is_
 from typing import Any
 
@@ -35,24 +35,28 @@ class Buffers:
     def __init__(self, columns: Columns, fallback: str) -> None:
         self._columns, self._fallback = columns, fallback
         self._chosen: list[Tensor] = []  # also those that are not measured
-        self._kind = (_EMPTY.dtype, _EMPTY.device)
+        self._kind: tuple[torch.dtype, torch.device] | None = None  # of the first
         self._allocate([])
 
-    def choose(self, groups: Iterable[Mapping[str, Any]]) -> None:
-        """Choose the parameters in groups, and allocate buffers if they are others than before."""
-        params = [param for group in groups for param in group["params"]]
-        first = params[0] if params else _EMPTY
-        if (
-            len(params) == len(self._chosen)
-            and all(map(is_, params, self._chosen))
-            and (first.dtype, first.device) == self._kind
-        ):
+    def choose(self, groups: Sequence[Mapping[str, Any]], *, in_full: bool) -> None:
+        """Choose the parameters in groups, and allocate buffers if they are others than before.
+
+        Args:
+            groups: The parameter groups.
+            in_full: False to compare only how many parameters there are.
+        """
+        if not in_full and sum([len(group["params"]) for group in groups]) == len(self._chosen):
             return
-        self._chosen, self._kind = params, (first.dtype, first.device)
+        params = [param for group in groups for param in group["params"]]
+        kind = (params[0].dtype, params[0].device) if params else None
+        if len(params) == len(self._chosen) and all(map(is_, params, self._chosen)) and kind == self._kind:
+            return
+        self._chosen, self._kind = params, kind
         self._allocate([param for param in {id(param): param for param in params}.values() if _is_plain(param)])
 
     def _allocate(self, params: list[Tensor]) -> None:
         self.params = [param for param in params if param.device == params[0].device]
+        self._places = list(range(len(self.params)))
         self.place_of = {id(param): place for place, param in enumerate(self.params)}
         self.dtype = torch.float64 if any(param.dtype == torch.float64 for param in self.params) else torch.float32
         self.updates, self.update_views = self._vector()
@@ -95,18 +99,19 @@ class Buffers:
         if not gradients:
             return None
         norms = torch.stack(
-            torch._foreach_norm(gradients, 2, dtype=self.dtype)
-            if self._needs_dtype
-            else torch._foreach_norm(gradients)
+            torch._foreach_norm(gradients, 2, dtype=self.dtype) if self._needs_dtype else torch._foreach_norm(gradients)
         )
         scale = _scale(optimizer)
         return self.gradient_columns(places), norms if scale is None else norms / scale
 
     def _existing_gradients(self) -> tuple[list[int], list[Tensor]]:
         """Return the places of the parameters with a gradient, and the gradients, dense."""
-        gradients = [param.grad for param in self.params]
-        places = [place for place, grad in enumerate(gradients) if grad is not None]
-        return places, [grad.to_dense() if grad.is_sparse else grad for grad in gradients if grad is not None]
+        found = [param.grad for param in self.params]
+        gradients = [grad for grad in found if grad is not None]
+        is_complete = len(gradients) == len(found)
+        if any([grad.is_sparse for grad in gradients]):
+            gradients = [grad.to_dense() if grad.is_sparse else grad for grad in gradients]
+        return self._places if is_complete else [n for n, grad in enumerate(found) if grad is not None], gradients
 
     def copy_gradients(self, optimizer: Any) -> list[int]:
         """Copy the gradients; those of parameters without one are zero. Return the places of the others."""

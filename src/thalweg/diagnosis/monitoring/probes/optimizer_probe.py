@@ -37,7 +37,7 @@ class OptimizerProbe:
         self._columns, self._readings, self._on_step = columns, columns.readings, on_step
         self._measures = NONE  # index of the monitored step that the next step is
         self._follows = NONE  # index of the monitored step that the next step follows
-        self._is_slow = self._has_moments = False
+        self._is_full = False
         self._remove: list[Callable[[], None]] = []
         self._buffers = Buffers(columns, name)
         self._following = columns.of_optimizer(name, "gradient_products", "next_slopes", "next_squares")
@@ -60,15 +60,14 @@ class OptimizerProbe:
         self._buffers = Buffers(self._columns, self.name)
         self._measures = self._follows = NONE
 
-    def arm(self, index: int, *, is_slow: bool, has_moments: bool) -> None:
+    def arm(self, index: int, *, is_full: bool) -> None:
         """Measure the next step as the monitored step of an index.
 
         Args:
             index: The index.
-            is_slow: True to measure the sizes of parameters, too, and to compare the step after it with it.
-            has_moments: True to measure second moments, too.
+            is_full: True to measure sizes of parameters and second moments, too, and to compare the step after it.
         """
-        self._measures, self._is_slow, self._has_moments = index, is_slow, has_moments
+        self._measures, self._is_full = index, is_full
 
     def _before_step(self, optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._measures == self._follows == NONE or torch.compiler.is_compiling():
@@ -77,7 +76,7 @@ class OptimizerProbe:
         torch._C._set_grad_enabled(False)  # as torch.no_grad does, at a tenth of the time
         try:
             if self._measures != NONE:
-                self._buffers.choose(getattr(self.optimizer, "param_groups", ()))
+                self._buffers.choose(getattr(self.optimizer, "param_groups", ()), in_full=self._is_full)
             if _closure(args, kwargs) is None:
                 self._take_gradients()
             if self._measures != NONE:
@@ -109,10 +108,10 @@ class OptimizerProbe:
         if not buffers.params:
             return
         follows = self._follows != NONE and buffers.has_update
-        if not follows and not self._is_slow:
-            norms = buffers.gradient_norms(self.optimizer)
-            if norms is not None:
-                self._readings.add_vector(self._measures, *norms)
+        if not follows and not self._is_full:
+            measured = buffers.gradient_norms(self.optimizer)
+            if measured is not None:
+                self._readings.add_vector(self._measures, *measured)
             return
         places = buffers.copy_gradients(self.optimizer)
         new = buffers.new_gradients
@@ -134,7 +133,7 @@ class OptimizerProbe:
         if not buffers.params:
             return
         views = buffers.update_views
-        if self._is_slow:
+        if self._is_full:
             sizes = torch.stack(torch._foreach_norm(views))
             self._readings.add_vector(self._measures, buffers.parameter_columns, sizes)
         torch._foreach_sub_(views, buffers.params)  # now minus the update
@@ -143,11 +142,10 @@ class OptimizerProbe:
         if buffers.halves:
             kept = [1 - views[place].count_nonzero() / views[place].numel() for place in buffers.halves]
             self._readings.add_vector(self._measures, buffers.half_columns, torch.stack(kept))
-        if self._is_slow:
+        if self._is_full:
             slope = torch.dot(buffers.gradients, buffers.updates)
             self._readings.add(self._measures, self._slopes[0], slope)
             buffers.has_update = True
-        if self._has_moments:
             self._measure_second_moments()
 
     def _measure_second_moments(self) -> None:

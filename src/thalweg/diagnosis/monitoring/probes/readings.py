@@ -154,6 +154,6 @@ def _numbers(vectors: list[Tensor]) -> list[Tensor]:
     for own in places.values():
         parts = [vectors[place] for place in own]
         numbers = torch.cat(parts).to("cpu").double()
-        for place, part in zip(own, numbers.split([len(part) for part in parts]), strict=True):
+        for place, part in zip(own, torch.split(numbers, [len(part) for part in parts]), strict=True):
             result[place] = part
     return result
