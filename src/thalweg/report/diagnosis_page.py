@@ -61,13 +61,20 @@ def render_diagnosis(diagnosis: Diagnosis, *, command: str = "", parts: Parts | 
     return render_template("diagnosis.html", values_of(_values(diagnosis, command, parts)), parts)
 
 
+def _title(diagnosis: Diagnosis) -> str:
+    """Return the answer in a few words."""
+    if diagnosis.cause is not None:
+        return presentation.title_of(diagnosis.cause.kind)
+    return {True: "healthy", False: "no cause was found", None: "not known"}[diagnosis.healthy]
+
+
 def _values(diagnosis: Diagnosis, command: str, parts: Parts) -> dict[str, Callable[[], Any]]:
     """Return a function for each value of the template, so that one that raises leaves the others."""
     cause, cure = diagnosis.cause, diagnosis.cure
     sick = diagnosis.sick[0] if diagnosis.sick else None
     further = [finding for finding in diagnosis.findings if finding is not cause]
     return {
-        "title": lambda: shorten(f"{diagnosis.name}: {presentation.title_of(cause.kind) if cause else 'healthy'}"),
+        "title": lambda: shorten(f"{diagnosis.name}: {_title(diagnosis)}"),
         "name": lambda: diagnosis.name,
         "headline": lambda: presentation.headline(diagnosis),
         "cause": lambda: cause,

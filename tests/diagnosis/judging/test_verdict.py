@@ -141,7 +141,7 @@ def test_what_no_replay_settles_is_named_if_nothing_is_learnt() -> None:
     labels = Clue("labels_misaligned", "possible")
     trials, _ = tried(CORE, 0.1, lower=0.1, higher=0.1, adam=0.1)
     result = decide(trials, [labels, Clue("plateau", "possible")])
-    assert (result.untried, result.is_failing) == ((labels,), True)
+    assert (result.unsettled, result.is_failing) == ((labels,), True)
 
     trials, _ = tried(CORE, 0.9, lower=0.1, higher=0.9, adam=0.9)
     assert decide(trials, [labels]) == Verdict((), (), is_failing=False)

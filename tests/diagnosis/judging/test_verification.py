@@ -117,7 +117,7 @@ def test_a_second_cure_uses_the_runs_of_the_first() -> None:
 
 def test_without_time_nothing_is_verified() -> None:
     clock = Clock(1.0, lambda: 0.0, lambda: 0.0)
-    clock._runs.append((0.6, 0.0))
+    clock._durations.append((0.6, 0.0))
     result, laboratory, _ = verified({}, {}, clock)
     assert result is None
     assert laboratory.tried == []
