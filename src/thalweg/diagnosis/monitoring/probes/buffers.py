@@ -106,12 +106,12 @@ class Buffers:
 
     def _existing_gradients(self) -> tuple[list[int], list[Tensor]]:
         """Return the places of the parameters with a gradient, and the gradients, dense."""
-        found = [param.grad for param in self.params]
-        gradients = [grad for grad in found if grad is not None]
-        is_complete = len(gradients) == len(found)
-        if any([grad.is_sparse for grad in gradients]):
+        grads = [param.grad for param in self.params]
+        gradients = [grad for grad in grads if grad is not None]
+        is_complete = len(gradients) == len(grads)
+        if any(grad.is_sparse for grad in gradients):
             gradients = [grad.to_dense() if grad.is_sparse else grad for grad in gradients]
-        return self._places if is_complete else [n for n, grad in enumerate(found) if grad is not None], gradients
+        return self._places if is_complete else [n for n, grad in enumerate(grads) if grad is not None], gradients
 
     def copy_gradients(self, optimizer: Any) -> list[int]:
         """Copy the gradients; those of parameters without one are zero. Return the places of the others."""
