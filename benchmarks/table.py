@@ -640,6 +640,16 @@ def doctor_table(record: Record) -> str:
     return "\n".join([*table_lines(head, rows), "", note])
 
 
+def pages_line(record: Record) -> str:
+    """Return on how many pages of causes the doctor agrees with the page."""
+    kinds = ", ".join(f"[{kind}](causes/{kind}.md)" for kind in record["disagreements"])
+    others = f" It names another cause first on {len(record['disagreements'])}: {kinds}." if kinds else ""
+    return (
+        f"The doctor was run on the example of every page. On {record['first']} of {record['pages']} it names the kind "
+        f"of the page first, and on {record['verified']} it found a cure and verified it.{others}"
+    )
+
+
 TABLES: dict[str, Callable[[Any], str]] = {
     "catalogue": catalogue_table,
     "steps": steps_table,
@@ -656,6 +666,7 @@ TABLES: dict[str, Callable[[Any], str]] = {
     "facts": facts_table,
     "choosing_in_the_wild_regret": regret_record.as_table,
     "doctor": doctor_table,
+    "pages": pages_line,
 }
 
 
