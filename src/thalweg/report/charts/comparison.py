@@ -54,6 +54,11 @@ def distance_to_optimum(loss: float, optimum: float | None) -> float:
     return loss if not optimum else max(loss - optimum, FLOAT32_RESOLUTION * abs(optimum))
 
 
+def capitalized(text: str) -> str:
+    """Return a text as the beginning of a heading."""
+    return text[:1].upper() + text[1:]
+
+
 def labels_of(results: Results) -> dict[str, str]:
     """Return the label at the end of each contender's lines: its place in the table and its name."""
     return {summary.name: f"{place} {summary.name}" for place, summary in enumerate(results.contenders, 1)}
@@ -92,7 +97,7 @@ def value_chart(results: Results, colours: Mapping[str, int]) -> Chart | None:
     return Chart(
         "values",
         "intervals",
-        f"{label}, with 95 % intervals",
+        capitalized(f"{label}, with 95 % intervals"),
         [View("", axis, rows, series, alt_of_intervals(label, series))],
         "The grey band is the interval of the leader.",
     )
@@ -122,7 +127,7 @@ def curve_charts(results: Results, colours: Mapping[str, int]) -> list[Chart]:
         ]
         shown = [view for view in views if view is not None]
         if shown:
-            charts.append(Chart(f"curves-{split}", "lines", label, shown))
+            charts.append(Chart(f"curves-{split}", "lines", capitalized(label), shown, maximize=maximize))
     return charts
 
 
@@ -232,7 +237,7 @@ def learning_rate_chart(results: Results, colours: Mapping[str, int]) -> Chart |
     x = place_axis("learning rate", (point.x for dots in series for point in dots.points), is_log=True)
     y = value_axis(label, values, maximize=plan.maximize)
     alt = alt_of_best(label, "learning rate", series, maximize=plan.maximize)
-    title = f"{label[:1].upper()}{label[1:]} against learning rate"
+    title = capitalized(f"{label} against learning rate")
     return Chart("learning-rates", "dots", title, [View("", x, y, series, alt)], maximize=plan.maximize)
 
 

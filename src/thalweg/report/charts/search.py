@@ -3,18 +3,25 @@
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from thalweg.comparison.protocol.design import Design
 from thalweg.comparison.results.records import TrialRecord
-from thalweg.comparison.results.summary import Summary
 from thalweg.comparison.results.terms import name_of_measure
 from thalweg.errors import printable
 from thalweg.report.charts.data import Chart, Point, Series, View, alt_of_ends, place_axis, thinned, value_axis
-from thalweg.report.charts.comparison import MAX_POINTS, Results, labels_of, numbers_of, selection_values
+from thalweg.report.charts.comparison import (
+    MAX_POINTS,
+    Results,
+    capitalized,
+    labels_of,
+    numbers_of,
+    selection_values,
+)
 from thalweg.report.numbers import format_digits, shorten
+from thalweg.tasks.measurement import with_article
 
 MIN_HALF = 2  # settings of a contender: half of fewer says nothing
 MAX_DRAWN_TRIALS = 500  # of a contender, in the chart of the settings
@@ -64,60 +71,99 @@ def is_exchangeable(results: Results) -> bool:
     return isinstance(design, Design) and not design.refined and not design.pruned
 
 
-def search_costs(results: Results, summary: Summary) -> list[float]:
-    """Return the costs of the settings that a contender searched, in the order of the search. Lower is better."""
-    trials = sorted(summary.trials["search"], key=lambda trial: (trial.study, trial.trial < 0, abs(trial.trial)))
-    if not is_exchangeable(results):  # starting points came first
-        trials = sorted(summary.trials["search"], key=lambda trial: (trial.study, trial.trial >= 0, abs(trial.trial)))
-    return [results.plan.scale.cost(value) for value in selection_values(results, trials)]
+class BudgetCurve(NamedTuple):
+    """The best cost of a contender against the settings that were tried.
+
+    Attributes:
+        counts: Numbers of settings.
+        costs: The best cost after each of them, or its mean over all choices of so many settings.
+        values: The costs of the settings themselves.
+    """
+
+    counts: list[int]
+    costs: list[float]
+    values: list[float]
+
+    def at(self, count: float) -> float:
+        """Return the best cost after a number of settings; infinite if the first one came later."""
+        costs = [cost for place, cost in zip(self.counts, self.costs, strict=True) if place <= count]
+        return costs[-1] if costs else math.inf
+
+
+def budget_curves(results: Results) -> tuple[dict[str, BudgetCurve], int]:
+    """Return the curve of each contender whose settings have values, and the number of settings at the end.
+
+    An adaptive search counts the settings of all contenders together, in its order; studies count those of a contender.
+    """
+    plan = results.plan
+    if isinstance(plan.design, Design):
+        curves = {}
+        for summary in results.contenders:
+            trials = sorted(summary.trials["search"], key=lambda trial: (trial.study, trial.trial))
+            costs = [plan.scale.cost(value) for value in selection_values(results, trials)]
+            if len(costs) >= MIN_HALF and all(map(math.isfinite, costs)):
+                best = expected_best(costs) if is_exchangeable(results) else running_best(costs)
+                curves[summary.name] = BudgetCurve(list(range(1, len(costs) + 1)), best, costs)
+        return curves, max((len(curve.counts) for curve in curves.values()), default=0)
+    searched = [trial for summary in results.contenders for trial in summary.trials["search"]]
+    searched = [trial for trial in searched if trial.study == plan.setting_study]
+    searched.sort(key=lambda trial: (trial.trial >= 0, abs(trial.trial)))  # starting points came first
+    values = selection_values(results, searched)
+    curves = {}
+    for summary in results.contenders:
+        places = [place for place, trial in enumerate(searched, 1) if trial.contender == summary.name]
+        costs = [plan.scale.cost(values[place - 1]) for place in places]
+        if costs and all(map(math.isfinite, costs)):
+            best = running_best(costs)
+            curves[summary.name] = BudgetCurve([*places, len(searched)], [*best, best[-1]], costs)
+    return curves, len(searched)
 
 
 def budget_chart(results: Results, colours: Mapping[str, int]) -> Chart | None:
     """Return the best value that a search of so many settings finds; None if nothing was searched."""
     plan, texts = results.plan, labels_of(results)
-    average = expected_best if is_exchangeable(results) else running_best
+    curves, total = budget_curves(results)
     series = []
-    for summary in results.contenders:
-        costs = search_costs(results, summary)
-        if len(costs) < MIN_HALF or not all(map(math.isfinite, costs)):
-            continue
-        best = average(costs)
-        points = [Point(count, plan.scale.cost(cost)) for count, cost in enumerate(best, 1)]
-        series.append(
-            Series(summary.name, colours[summary.name], thinned(points, MAX_POINTS), label=texts[summary.name])
-        )
-    if not series:
+    for name, curve in curves.items():
+        points = [
+            Point(count, plan.scale.cost(cost)) for count, cost in zip(curve.counts, curve.costs, strict=True)
+        ]
+        series.append(Series(name, colours[name], thinned(points, MAX_POINTS), label=texts[name]))
+    if not series or total < 2 * MIN_HALF:
         return None
-    measure = name_of_measure(results.record, plan.selected_on) if plan.target is None else results.metric
-    label = f"{'expected best' if average is expected_best else 'best so far'} {measure}"
-    x = place_axis("settings of a contender", [1.0, *(point.x for line in series for point in line.points)])
-    maximize = plan.scale.maximize
-    y = value_axis(label, (point.y for line in series for point in line.points), maximize=maximize)
-    half = max(len(search_costs(results, summary)) for summary in results.contenders) / 2
-    view = View("", x, y, series, alt_of_ends(f"{label} against the number of settings", series), (half, "half"))
-    return Chart("budget", "lines", f"{label[:1].upper()}{label[1:]} against the budget", [view])
+    is_average = is_exchangeable(results)
+    label = f"{'expected best' if is_average else 'best'} {_measure(results)}"
+    whose = "a contender" if isinstance(plan.design, Design) else "all contenders"
+    x = place_axis(f"settings of {whose}", [1.0, *(point.x for line in series for point in line.points)])
+    y = value_axis(label, (point.y for line in series for point in line.points), maximize=plan.scale.maximize)
+    alt = alt_of_ends(f"{label} against the number of settings", series)
+    view = View("", x, y, series, alt, (total / 2, "half"))
+    title = capitalized(f"{label} against the budget")
+    return Chart("budget", "lines", title, [view], is_stepped=not is_average)
+
+
+def _measure(results: Results) -> str:
+    plan = results.plan
+    return name_of_measure(results.record, plan.selected_on) if plan.target is None else results.metric
 
 
 def half_budget_sentence(results: Results) -> str:
     """Return what half of the settings would have concluded, in a sentence; empty if there are too few."""
-    costs = {summary.name: search_costs(results, summary) for summary in results.contenders}
-    costs = {name: column for name, column in costs.items() if len(column) >= 2 * MIN_HALF}
-    if len(costs) < 2 or not all(math.isfinite(cost) for column in costs.values() for cost in column):
+    curves, total = budget_curves(results)
+    if len(curves) < 2 or total < 4 * MIN_HALF:
         return ""
     cost_of = results.plan.scale.cost
-    average = expected_best if is_exchangeable(results) else running_best
-    bests = {name: average(column) for name, column in costs.items()}
-    half = {name: best[len(best) // 2 - 1] for name, best in bests.items()}
-    whole = {name: best[-1] for name, best in bests.items()}
+    half = {name: curve.at(len(curve.values) // 2 if is_exchangeable(results) else total / 2) for name, curve in curves.items()}
+    whole = {name: curve.costs[-1] for name, curve in curves.items()}
     first_half, first = (min(values, key=lambda name: values[name]) for values in (half, whole))
-    start = f"Half the budget would have concluded {shorten(first_half, 40)}, at {format_digits(cost_of(half[first_half]))}"
-    end = (
-        f"the whole budget puts the same contender first, at {format_digits(cost_of(whole[first]))}"
-        if first == first_half
-        else f"the whole budget puts {shorten(first, 40)} first, at {format_digits(cost_of(whole[first]))}"
-    )
-    chance = _share_of_halves(costs, first) if is_exchangeable(results) else None
-    odds = "" if chance is None else f" In {100 * chance:.0f} % of random halves {shorten(first, 40)} is first."
+    value = with_article(f"{_measure(results)} of {format_digits(cost_of(half[first_half]))}")
+    start = f"Half the budget would have concluded {shorten(first_half, 40)}, with {value}"
+    whose = "the same contender" if first == first_half else shorten(first, 40)
+    end = f"the whole budget puts {whose} first, with {format_digits(cost_of(whole[first]))}"
+    odds = ""
+    if is_exchangeable(results):
+        share = _share_of_halves({name: curve.values for name, curve in curves.items()}, first)
+        odds = f" In {100 * share:.0f} % of random halves {shorten(first, 40)} is first."
     return f"{start}; {end}.{odds}"
 
 

@@ -36,7 +36,6 @@ function toggleContender(name) {
 
 function startContenders() {
   for (const list of document.querySelectorAll(".contenders")) {
-    list.hidden = false;
     const buttons = page.data.contenders.map(({ name, colour }) => {
       const swatch = element("span", { className: "swatch", style: `background: var(--c${colour})` });
       const button = element("button", { type: "button", "aria-pressed": "true", "data-name": name, title: "Show or hide on all charts" }, swatch, name);
@@ -60,7 +59,8 @@ function startContenders() {
 /** The domain of an axis: the visible values inside its span, with a little air. */
 function domainOf(axis, scale, values) {
   const [low, high] = axis[scale];
-  const inside = values.filter((value) => isNumber(value) && value >= low && value <= high);
+  const slack = 1e-5 * Math.max(Math.abs(low), Math.abs(high)); // values are rounded to six digits
+  const inside = values.filter((value) => isNumber(value) && value >= low - Math.min(slack, 1e-5 * Math.abs(low)) && value <= high + slack);
   let [from, to] = inside.length ? d3.extent(inside) : [low, high];
   if (from === to) [from, to] = scale === "log" ? [from / 1.5, to * 1.5] : [from - Math.abs(from || 1) / 10, to + Math.abs(to || 1) / 10];
   if (scale === "log") {
@@ -192,7 +192,7 @@ class ChartFigure {
     const left = Math.min(0.38 * this.width, 18 + 6.6 * Math.max(3, ...names.map((name) => name.length)));
     const rows = series.flatMap((line, row) => line.points.map((point) => ({ ...asPoint(point), row, line })));
     const domain = domainOf(axis, scale, rows.flatMap(({ y, low, high }) => [y, low, high]));
-    const ticks = ticksOf(domain, scale, Math.max(2, Math.floor((this.width - left) / 85)));
+    const ticks = ticksOf(domain, scale, Math.max(2, Math.floor((this.width - left) / 100)));
     const clamp = (value) => Math.min(domain[1], Math.max(domain[0], value));
     const marks = [Plot.gridX({ ticks, stroke: "var(--grid)", strokeOpacity: 1 })];
     const leader = rows[0];
@@ -224,7 +224,7 @@ class ChartFigure {
     const data = new Map(series.map((line) => [line, line.points.map(asPoint)]));
     const all = [...data.values()].flat();
     const labelled = series.filter((line) => isLines || line.line.length);
-    const right = labelled.length ? Math.min(Math.max(0.3 * this.width, 96), 16 + 7 * Math.max(...labelled.map((line) => line.label.length))) : 20;
+    const right = labelled.length ? Math.min(Math.max(0.3 * this.width, 96), 30 + 7 * Math.max(...labelled.map((line) => line.label.length))) : 20;
     const yDomain = domainOf(y, scale, all.map((point) => point.y));
     const xDomain = domainOf(x, x.scale, all.map((point) => point.x).concat(isLines && x.linear[0] === 0 ? [0] : []));
     const height = Math.round(Math.min(380, Math.max(260, 0.62 * this.width)));
@@ -300,7 +300,7 @@ class ChartFigure {
       const entry = group.append("g").attr("class", "series").attr("data-name", line.name).style("color", `var(--c${line.colour})`);
       entry.append("path").attr("d", `M${from + 2},${at}L${x - 3},${y}`).attr("stroke", "currentColor").attr("stroke-opacity", 0.6).attr("fill", "none");
       entry.append("circle").attr("cx", x).attr("cy", y).attr("r", 3.5).attr("fill", "currentColor");
-      entry.append("text").attr("x", x + 7).attr("y", y).attr("dy", "0.34em").text(fitted(line.label, right - 20));
+      entry.append("text").attr("x", x + 7).attr("y", y).attr("dy", "0.34em").attr("text-anchor", "start").text(fitted(line.label, right - 20));
     }
   }
 

@@ -126,7 +126,7 @@ function styleTrial(node, row, rank, width) {
 }
 
 function drawParallel(search, width) {
-  const axes = axesOf(search), ranks = ranksOf(search), [left, right, top, gap] = [14, 22, 22, 64];
+  const axes = axesOf(search), ranks = ranksOf(search), [left, right, top] = [14, 22, 22], gap = Math.max(64, 250 / (axes.length - 1));
   const height = top + gap * (axes.length - 1) + 34;
   const svg = d3.create("svg").attr("width", width).attr("height", height).attr("viewBox", `0 0 ${width} ${height}`).style("font-size", `${FONT}px`).style("color", `var(--c${search.colour})`);
   const scales = axes.map(({ isLog, domain }) => (isLog ? d3.scaleLog() : d3.scaleLinear()).domain(widened(domain, isLog)).range([left, width - right]).clamp(true));
@@ -195,6 +195,7 @@ function drawScatter(search, width) {
     group.node().append(node);
     for (const [name, value] of [["cx", px], ["cy", py], ["r", rank === null ? 4 : 4 + 5 * (1 - rank) ** 2]]) node.setAttribute(name, value);
     styleTrial(node, row, rank, 1.6);
+    node.removeAttribute("stroke-dasharray");
     node.setAttribute("fill", row[1] === null ? "none" : rank > 0.34 ? "var(--soft)" : "currentColor");
     node.setAttribute("fill-opacity", 0.3);
     return { node, row, places: [[px, py]] };
@@ -219,7 +220,8 @@ function startSearch() {
   const fill = (reset) => {
     const axes = axesOf(page.data.search[page.searched]);
     const last = axes.length - 1;
-    if (reset || !page.scatter) page.scatter = [0, Math.min(1, last)];
+    const second = axes.findIndex(({ domain, isValue }, at) => at > 0 && (isValue || domain[0] < domain[1]));
+    if (reset || !page.scatter) page.scatter = [0, second < 0 ? last : second];
     pickers.forEach((picker, at) => {
       picker.replaceChildren(...axes.map((axis, index) => element("option", { value: index }, axis.label)));
       picker.value = String(Math.min(page.scatter[at], last));
