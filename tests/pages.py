@@ -1,5 +1,6 @@
 """Helpers for tests of HTML pages: their tags and text, and the messages of a browser that opens them."""
 
+import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
@@ -26,6 +27,11 @@ class Reader(HTMLParser):
         self.text += data
 
 
+def without_scripts(page: str) -> str:
+    """Return a page without the texts of its scripts; data remain."""
+    return re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
+
+
 def assert_opens_cleanly(path: Path, width: int, scheme: str, *, charts: int) -> None:
     """Assert that a browser shows this number of charts, large enough to read, without messages or requests."""
     from playwright.sync_api import sync_playwright
@@ -46,7 +52,7 @@ def assert_opens_cleanly(path: Path, width: int, scheme: str, *, charts: int) ->
             assert box["height"] > 80
         # Readable on a phone: the page itself does not scroll sideways.
         widest = """[document.documentElement.scrollWidth, ...[...document.querySelectorAll('*')]
-            .filter(e => !e.closest('.scroll') && e.scrollWidth > e.clientWidth + 1 && e.clientWidth > 0)
+            .filter(e => !e.closest('.scroll, .sr') && e.scrollWidth > e.clientWidth + 1 && e.clientWidth > 0)
             .map(e => `${e.scrollWidth} in ${e.clientWidth}: ${e.outerHTML}`)]"""
         scroll_width, *outside = tab.evaluate(widest)
         assert scroll_width <= width, [scroll_width, *(element[:200] for element in outside)]

@@ -14,7 +14,7 @@ from thalweg.diagnosis.run_record import RunRecord
 from thalweg.errors import StoreError, is_hidden
 from thalweg.parts import Parts
 from thalweg.report import render_diagnosis, write_diagnosis
-from thalweg.report.diagnosis_charts import cure_chart, loss_chart, profile_chart
+from thalweg.report.charts.diagnosis import cure_chart, loss_chart, profile_chart
 
 COMMAND = "thalweg doctor mine.py:training --seeds 3 --budget 60s"
 # Charts of each diagnosis: the loss, a profile for each quantity, and one for each fresh seed.

@@ -60,7 +60,9 @@ def render_diagnosis(diagnosis: Diagnosis, *, command: str = "", parts: Parts | 
         parts: Knows the parts of the page that could not be made; each is also a note on the page.
     """
     parts = Parts() if parts is None else parts
-    return render_template("diagnosis.html", values_of(_values(diagnosis, command, parts)), parts, load_assets(with_charts=False))
+    return render_template(
+        "diagnosis.html", values_of(_values(diagnosis, command, parts)), parts, load_assets(with_charts=False)
+    )
 
 
 def _values(diagnosis: Diagnosis, command: str, parts: Parts) -> dict[str, Callable[[], Any]]:

@@ -144,7 +144,9 @@ def _values(comparison: Comparison, live: LiveState | None) -> dict[str, Callabl
         "left_out": lambda: page_data()["raw"]["left_out"] if page_data()["raw"] else "",
         "live": lambda: live,
         "how_sure": lambda: how_sure(comparison),
-        "half_budget": lambda: make("what half the budget concludes", lambda: search.half_budget_sentence(comparison), ""),
+        "half_budget": lambda: make(
+            "what half the budget concludes", lambda: search.half_budget_sentence(comparison), ""
+        ),
         "is_exchangeable": lambda: search.is_exchangeable(comparison),
         "pruned": lambda: search.pruned_rows(comparison),
         "split_sentences": lambda: charts.split_sentences(comparison),

@@ -29,16 +29,22 @@ def raw_numbers(trainings: Sequence[TrialRecord], results: dict[str, Any]) -> di
     """
     rows = TrialTable(trainings).to_rows()
     names = list(rows[0]) if rows else []
-    columns = {"columns": names, "rows": [[row[name] for name in names] for row in rows]}
+    all_rows = [[row[name] for name in names] for row in rows]
     for limit in _CURVE_LIMITS:
         curves = [_curve(trial, limit) for trial in trainings]
-        raw = {"results": results, **columns, "curves": curves, "left_out": _thinned_note(limit)}
+        raw = {
+            "results": results,
+            "columns": names,
+            "rows": all_rows,
+            "curves": curves,
+            "left_out": _thinned_note(limit),
+        }
         if size_of(raw) <= MAX_BYTES:
             return raw
     kept = len(rows)
     while kept and size_of(raw) > MAX_BYTES:
         kept = kept * 2 // 3
-        raw |= {"rows": columns["rows"][:kept], "curves": []}
+        raw |= {"rows": all_rows[:kept], "curves": []}
     raw["left_out"] = f"This page holds {kept:,} of {len(rows):,} trainings, without curves. The store has all of them."
     return raw
 

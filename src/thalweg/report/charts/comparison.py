@@ -77,7 +77,7 @@ def value_chart(results: Results, colours: Mapping[str, int]) -> Chart | None:
     plan = results.plan
     # A time to a target has no optimum, even if the loss has.
     optimum = plan.optimum if plan.target is None else None
-    series = []
+    series: list[Series] = []
     for summary in results.contenders:
         value = summary.value
         if not math.isfinite(value.mean):
@@ -164,9 +164,7 @@ def _curve_view(
     return View(name, x, y, series, alt_of_ends(f"Median {label} against {name}", series))
 
 
-def _quartiles(
-    race: Sequence[TrialRecord], split: str, unit: str, optimum: float | None, worst: float
-) -> list[Point]:
+def _quartiles(race: Sequence[TrialRecord], split: str, unit: str, optimum: float | None, worst: float) -> list[Point]:
     """Return the median over all seeds with the lower and upper quartile, along the training.
 
     A diverged loss counts as infinitely bad, and a quartile that is infinite is a gap. A training that stopped early
@@ -313,7 +311,9 @@ def split_sentences(results: Results) -> list[str]:
     leader, *rivals = results.contenders
     sentences = []
     for summary in rivals:
-        pairs = [(trial, own) for trial, own in summary.beside_leader if trial.result.status == own.result.status == "ok"]
+        pairs = [
+            (trial, own) for trial, own in summary.beside_leader if trial.result.status == own.result.status == "ok"
+        ]
         if not pairs:
             continue
         by_split = [_worse_by(pairs, split, plan) for split in (plan.selected_on, plan.judged_on)]

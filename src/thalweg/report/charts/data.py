@@ -182,7 +182,9 @@ def drawable(values: Iterable[float]) -> list[float]:
     return sorted(value for value in values if abs(value) < MAX_DRAWN)
 
 
-def value_axis(label: str, values: Iterable[float], *, maximize: bool = False, unit: str = "", beyond: float = BEYOND) -> Axis:
+def value_axis(
+    label: str, values: Iterable[float], *, maximize: bool = False, unit: str = "", beyond: float = BEYOND
+) -> Axis:
     """Return an axis for measured values, whose spans leave out the worst of them if they would squeeze the rest.
 
     A span ends at ``beyond`` times the median (for values that are not all positive and on a linear axis, at so many

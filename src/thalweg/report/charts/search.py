@@ -1,4 +1,4 @@
-"""The search of a comparison: the expected best against the budget, the settings that were tried, and what was pruned."""
+"""The search of a comparison: the best value against the budget, the settings that were tried, and what was pruned."""
 
 import math
 from collections import Counter
@@ -11,7 +11,6 @@ from thalweg.comparison.protocol.design import Design
 from thalweg.comparison.results.records import TrialRecord
 from thalweg.comparison.results.terms import name_of_measure
 from thalweg.errors import printable
-from thalweg.report.charts.data import Chart, Point, Series, View, alt_of_ends, place_axis, thinned, value_axis
 from thalweg.report.charts.comparison import (
     MAX_POINTS,
     Results,
@@ -20,6 +19,7 @@ from thalweg.report.charts.comparison import (
     numbers_of,
     selection_values,
 )
+from thalweg.report.charts.data import Chart, Point, Series, View, alt_of_ends, place_axis, thinned, value_axis
 from thalweg.report.numbers import format_digits, shorten
 from thalweg.tasks.measurement import with_article
 
@@ -125,9 +125,7 @@ def budget_chart(results: Results, colours: Mapping[str, int]) -> Chart | None:
     curves, total = budget_curves(results)
     series = []
     for name, curve in curves.items():
-        points = [
-            Point(count, plan.scale.cost(cost)) for count, cost in zip(curve.counts, curve.costs, strict=True)
-        ]
+        points = [Point(count, plan.scale.cost(cost)) for count, cost in zip(curve.counts, curve.costs, strict=True)]
         series.append(Series(name, colours[name], thinned(points, MAX_POINTS), label=texts[name]))
     if not series or total < 2 * MIN_HALF:
         return None
@@ -153,7 +151,10 @@ def half_budget_sentence(results: Results) -> str:
     if len(curves) < 2 or total < 4 * MIN_HALF:
         return ""
     cost_of = results.plan.scale.cost
-    half = {name: curve.at(len(curve.values) // 2 if is_exchangeable(results) else total / 2) for name, curve in curves.items()}
+    half = {
+        name: curve.at(len(curve.values) // 2 if is_exchangeable(results) else total / 2)
+        for name, curve in curves.items()
+    }
     whole = {name: curve.costs[-1] for name, curve in curves.items()}
     first_half, first = (min(values, key=lambda name: values[name]) for values in (half, whole))
     value = with_article(f"{_measure(results)} of {format_digits(cost_of(half[first_half]))}")

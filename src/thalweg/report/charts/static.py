@@ -20,8 +20,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from thalweg.errors import printable
-from thalweg.report.charts.data import MAX_DRAWN, Axis, Chart, Point, Series
 from thalweg.report.charts.colours import LIGHT, variable
+from thalweg.report.charts.data import MAX_DRAWN, Axis, Chart, Point, Series
 from thalweg.report.numbers import MAX_NAME, format_number, shorten
 
 WIDTH = 3.7  # inches: so narrow that its text is readable on a phone
@@ -123,7 +123,9 @@ def _draw_lines(axes: Axes, chart: Chart) -> None:
         x, y, low, high = np.array([point[:4] for point in series.points], dtype=float).reshape(-1, 4).T
         colour = LIGHT[series.colour]
         style = "steps-post" if chart.is_stepped else "default"
-        axes.fill_between(x, low, high, color=colour, alpha=0.16, linewidth=0, step="post" if chart.is_stepped else None)
+        axes.fill_between(
+            x, low, high, color=colour, alpha=0.16, linewidth=0, step="post" if chart.is_stepped else None
+        )
         axes.plot(x, y, color=colour, linewidth=1.7, drawstyle=style)
     if view.vertical:
         axes.axvline(view.vertical[0], color=INK, linewidth=1, linestyle=(0, (4, 3)))

@@ -35,10 +35,12 @@ def profile_chart(aggregate: Aggregate, colours: Mapping[str, int]) -> Chart:
     series = []
     for place, (name, profile) in enumerate(aggregate.profiles.items(), 1):
         rows = zip(aggregate.ratios, profile.share, profile.low, profile.high, strict=True)
-        points = [Point(float(ratio), *(100 * float(share) for share in shares)) for ratio, *shares in rows]
+        points = [Point(ratio, 100 * share, 100 * low, 100 * high) for ratio, share, low, high in rows]
         series.append(Series(name, colours[name], points, label=f"{place} {name}"))
     last = float(aggregate.ratios[-1])
     x = Axis("ratio to the best contender of the task", "log" if last > 5 else "linear", (1.0, last), (1.0, last))
     y = Axis("share of runs", "linear", None, (0.0, 100.0), "%")
     alt = alt_of_ends(f"Share of runs within a ratio to the best, in percent, up to a ratio of {last:.3g}", series)
-    return Chart("profiles", "lines", "Share of runs within a ratio to the best", [View("", x, y, series, alt)], is_stepped=True)
+    return Chart(
+        "profiles", "lines", "Share of runs within a ratio to the best", [View("", x, y, series, alt)], is_stepped=True
+    )

@@ -165,6 +165,7 @@ class ChartFigure {
     const series = this.visibleSeries();
     this.points = [];
     const svg = this.chart.kind === "intervals" ? this.drawIntervals(series) : this.drawPlane(series);
+    svg.querySelectorAll("[aria-label]").forEach((node) => node.removeAttribute("aria-label")); // the whole is one image
     svg.setAttribute("role", "img");
     svg.setAttribute("aria-label", this.current.alt);
     this.plot.setAttribute("aria-label", `${this.chart.title}. Arrow keys read its values.`);
@@ -231,7 +232,7 @@ class ChartFigure {
     const yTicks = ticksOf(yDomain, scale, 6);
     const format = tickFormat(yTicks, y.unit);
     const left = 16 + 7 * Math.max(2, ...yTicks.map((tick) => format(tick).length));
-    const xTicks = ticksOf(xDomain, x.scale, Math.max(2, Math.floor((this.width - left - right) / 75)));
+    const xTicks = ticksOf(xDomain, x.scale, Math.max(2, Math.floor((this.width - left - right) / 62)));
     const marks = [Plot.gridY({ ticks: yTicks, stroke: "var(--grid)", strokeOpacity: 1 })];
     if (vertical && vertical[0] >= xDomain[0] && vertical[0] <= xDomain[1]) {
       marks.push(Plot.ruleX([vertical[0]], { stroke: "currentColor", strokeOpacity: 0.6, strokeDasharray: "4 3" }));

@@ -87,7 +87,7 @@ def _look(evaluation: Evaluation) -> list[Any]:
 def _reported(result: TrainingResult) -> dict[str, Any]:
     """The parts of a result that few trainings have: what the reports said, and the seconds along a curve."""
     values = {"counted": result.counted, "maximize": result.maximize, "metric_name": result.metric_name}
-    reported = {name: value for name, value in values.items() if value != _UNREPORTED[name]}
+    reported: dict[str, Any] = {name: value for name, value in values.items() if value != _UNREPORTED[name]}
     seconds = [finite(evaluation.seconds) for evaluation in result.evaluations]
     if len(seconds) > 1 and None not in seconds:  # of a curve
         reported[_CURVE_SECONDS] = [float(f"{value:.4g}") for value in seconds if value is not None]
