@@ -12,19 +12,25 @@ needs_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium on this 
 
 
 class Reader(HTMLParser):
-    """Reads the tags and the text of a page."""
+    """Reads the tags and the text of a page; scripts, their data and the style are no text."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
         self.tags: list[tuple[str, dict]] = []
         self.text = ""
+        self._is_text = True
         self.feed(page)
 
     def handle_starttag(self, tag: str, attrs: list) -> None:
         self.tags.append((tag, dict(attrs)))
+        self._is_text = tag not in ("script", "style")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._is_text = True
 
     def handle_data(self, data: str) -> None:
-        self.text += data
+        if self._is_text:
+            self.text += data
 
 
 def without_scripts(page: str) -> str:
