@@ -28,7 +28,7 @@ def train(make_optimizer, report):
         report(math.nan if lost else value + 0.02 * luck, train=value, test=value + 0.03 * luck * luck)
 
 
-def compare(path: Path, names: list[str] = CONTENDERS, budget: str = "24trials") -> Comparison:
+def compare(path: Path, names: list[str] = CONTENDERS, budget: str = "27trials") -> Comparison:
     task = thalweg.tasks.TrainingFunction(train=train, name="a bowl", source="a bowl")
     return thalweg.compare(task, names, budget=budget, workers=1, store=path, quiet=True)
 
