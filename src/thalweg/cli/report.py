@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 from pathlib import Path
+from threading import Event
 
 import click
 
@@ -59,10 +60,13 @@ def report(store: Path, target: Path | None, overwrite: bool, live: bool, as_jso
 
 def _serve(path: Path) -> None:
     """Serve the page of a store until Ctrl-C."""
-    from threading import Event
-
     from thalweg.report.live import LiveReport
 
     echo("Press Ctrl-C to end.", err=True)
     with suppress(KeyboardInterrupt), LiveReport(path, watches=True, announce=lambda url: echo(f"Live report: {url}")):
-        Event().wait()
+        wait_for_interrupt()
+
+
+def wait_for_interrupt() -> None:
+    """Wait until Ctrl-C raises ``KeyboardInterrupt``."""
+    Event().wait()

@@ -45,6 +45,7 @@ class LiveReport:
             process begins a comparison: an earlier one, that was finished before, is not shown.
         announce: Called with the address when the page is served.
         clock: Returns seconds.
+        last_look_s: Seconds that the end waits for a page which is open to get the final numbers.
 
     Attributes:
         url: The address of the page, once it is served.
@@ -62,7 +63,9 @@ class LiveReport:
         watches: bool = False,
         announce: Callable[[str], object] = lambda _: None,
         clock: Callable[[], float] = monotonic,
+        last_look_s: float = LAST_LOOK_S,
     ) -> None:
+        self._last_look_s = last_look_s
         self._path, self._clock, self._announce, self._watches = Path(path), clock, announce, watches
         self._lock = threading.Lock()
         self._progress = Progress("pilot", "")
@@ -97,7 +100,7 @@ class LiveReport:
             self._ended, self._next_s = True, -math.inf
             is_open = self._clock() - self._asked_s < OPEN_S
         if kind is None and is_open:
-            self._served_last.wait(LAST_LOOK_S)
+            self._served_last.wait(self._last_look_s)
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()

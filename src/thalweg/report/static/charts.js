@@ -59,6 +59,7 @@ function startContenders() {
 /** The domain of an axis: the visible values inside its span, with a little air. */
 function domainOf(axis, scale, values) {
   const [low, high] = axis[scale];
+  if (axis.unit === "%") return [low, high];
   const slack = 1e-5 * Math.max(Math.abs(low), Math.abs(high)); // values are rounded to six digits
   const inside = values.filter((value) => isNumber(value) && value >= low - Math.min(slack, 1e-5 * Math.abs(low)) && value <= high + slack);
   let [from, to] = inside.length ? d3.extent(inside) : [low, high];
@@ -262,7 +263,7 @@ class ChartFigure {
     const marks = [];
     const render = this.tagged(series);
     if (points.some((point) => isNumber(point.low)))
-      marks.push(Plot.areaY(points, { x: "x", y1: "low", y2: "high", fill: "currentColor", fillOpacity: 0.15, clip: true, render, defined: (value) => isNumber(value) }));
+      marks.push(Plot.areaY(points, { x: "x", y1: "low", y2: "high", fill: "currentColor", fillOpacity: 0.15, clip: true, curve: this.chart.step ? "step-after" : "linear", render, defined: (value) => isNumber(value) }));
     marks.push(Plot.line(points, { x: "x", y: "y", stroke: "currentColor", strokeWidth: 2, clip: true, curve: this.chart.step ? "step-after" : "linear", render }));
     return marks;
   }
