@@ -158,6 +158,7 @@ def _values(comparison: Comparison, live: LiveState | None) -> dict[str, Callabl
         # The contender whose value comes from seeds that no other stage used.
         "with_fresh_value": lambda: next((summary for summary in summaries() if summary.value_stage == "value"), None),
         "has_user_settings": lambda: any(summary.yours is not None for summary in summaries()),
+        "has_untuned": lambda: any(summary.untuned is not None for summary in summaries()),
         "has_starting_points": lambda: any(summary.recommended is not None for summary in summaries()),
         "target": lambda: plan.target,
         "maximize": lambda: plan.maximize,
