@@ -1,4 +1,4 @@
-"""How sure a verdict is, in one sentence that a heading can hold."""
+"""Certainty: the strength of a verdict, in one sentence that a heading can hold."""
 
 from thalweg.comparison import Comparison
 from thalweg.comparison.results.cautions import preferred_on_validation

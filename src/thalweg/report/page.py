@@ -62,7 +62,7 @@ def write(comparison: Comparison, path: str | Path, *, overwrite: bool = False) 
 
 @dataclass(frozen=True)
 class LiveState:
-    """What a page says of a comparison that is running.
+    """The state of a comparison that is running, as its page says it.
 
     Attributes:
         version: The version of the page; another one has other numbers.
