@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
+from cases import diagnoses
 from tests.pages import BROWSER, needs_browser
 from thalweg.comparison import Comparison
+from thalweg.report import render_diagnosis
 from thalweg.report.numbers import format_number
 
 AXE = Path(__file__).parent / "vendor" / "axe.min.js"
@@ -88,6 +90,20 @@ def test_no_fault_of_accessibility_and_nothing_clipped_at_any_width(
         serious = [each for each in found["violations"] if each["impact"] in ("serious", "critical")]
         assert [(each["id"], each["nodes"][0]["html"][:300]) for each in serious] == []
         assert len(found["passes"]) > 20
+    tab.close()
+
+
+def test_the_page_of_a_diagnosis_shares_its_form(browser: Any, tmp_path: Path) -> None:
+    path = tmp_path / "doctor.html"
+    path.write_text(render_diagnosis(diagnoses.vanishing(), command="thalweg doctor mine.py:training"))
+    tab = browser.new_page(viewport={"width": 360, "height": 900}, color_scheme="dark")
+    tab.goto(path.as_uri())
+    tab.evaluate(AXE.read_text())
+    found = tab.evaluate("axe.run({resultTypes: ['violations']})")
+    assert [each["id"] for each in found["violations"] if each["impact"] in ("serious", "critical")] == []
+    with tab.expect_download() as download:
+        tab.locator("figure").first.get_by_role("button", name="as SVG").click()
+    assert Path(download.value.path()).read_text().startswith("<svg")
     tab.close()
 
 
