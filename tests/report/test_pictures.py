@@ -17,7 +17,7 @@ from PIL import Image
 import thalweg
 from tests.pages import BROWSER, Reader, needs_browser
 from thalweg.errors import SettingError, StoreError
-from thalweg.report.colours import LIGHT
+from thalweg.report.charts.colours import LIGHT
 from thalweg.report.pictures import draw_picture, render_picture, rule_picture, write_image, write_picture_page
 from thalweg.report.pictures.contours import end_in_frame
 from thalweg.report.pictures.labels import spread
