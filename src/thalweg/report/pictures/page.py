@@ -6,10 +6,10 @@ from typing import Any
 
 import thalweg
 from thalweg.parts import Parts
-from thalweg.report.numbers import format_number, shorten
 from thalweg.report.assets import load_assets
 from thalweg.report.charts.colours import DARK, LIGHT
 from thalweg.report.files import write_page
+from thalweg.report.numbers import format_number, shorten
 from thalweg.report.pictures.figure import title_of
 from thalweg.report.pictures.overlay import svg_of
 from thalweg.report.templates import render_template, values_of
