@@ -130,7 +130,9 @@ def diagnose(
     diagnosis = Diagnosis(
         name=source.name,
         healthy=healthy,
-        findings=_findings(trials, verdict, clues, healthy=healthy),
+        findings=_findings(
+            trials, verdict, clues, healthy=healthy, is_cured=verification is not None and verification.holds
+        ),
         cure=None if healthy is not False or verification is None else _cure(laboratory, verification),
         score_name=laboratory.score_name,
         steps=laboratory.steps,
@@ -216,8 +218,14 @@ def _is_refuted(verdict: Verdict, verification: Verification | None) -> bool:
     return not verification.holds and _gains_nothing(verification)
 
 
-def _findings(trials: Trials, verdict: Verdict, clues: Sequence[Clue], *, healthy: bool | None) -> tuple[Finding, ...]:
-    """Return the findings: the causes and what no replay could settle; of a training that may be healthy notes."""
+def _findings(
+    trials: Trials, verdict: Verdict, clues: Sequence[Clue], *, healthy: bool | None, is_cured: bool
+) -> tuple[Finding, ...]:
+    """Return the findings: the causes and what no replay could settle; of a training that may be healthy notes.
+
+    If a cure is verified, the training works, so what else looked like a cause is a note. Certain faults remain, except
+    a gradient that is missing: it is a consequence.
+    """
     if healthy is not False:
         least = 3 if healthy else 2
         chosen = [clue for clue in clues if CERTAINTIES[clue.certainty] >= least]
@@ -228,7 +236,17 @@ def _findings(trials: Trials, verdict: Verdict, clues: Sequence[Clue], *, health
         for number, candidate in enumerate(_without_opposites(verdict.causes))
     ]
     works = trials.has_learnt
-    unsettled = [finding_from(clue, "warning" if causes or works else "error") for clue in verdict.unsettled]
+    unsettled = [
+        finding_from(
+            clue,
+            "note"
+            if is_cured and (clue.certainty != "certain" or clue.kind == "no_gradient")
+            else "warning"
+            if causes or works
+            else "error",
+        )
+        for clue in verdict.unsettled
+    ]
     # A certain fault that no replay can mend comes before what may only make up for it.
     is_settled = bool(verdict.causes) and verdict.causes[0].certainty == 3
     first = (

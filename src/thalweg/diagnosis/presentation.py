@@ -135,6 +135,10 @@ def no_cure(diagnosis: DiagnosisFacts) -> str:
     count = len(diagnosis.replays)
     if not count:
         return "No change was replayed, so there is no cure that was tried."
+    if diagnosis.caution and not diagnosis.cured:
+        working = ", ".join(printable(replay.change) for replay in diagnosis.replays if replay.works)
+        tried = f"Changes that work from the first seed: {working}." if working else "No change worked so far."
+        return f"No cure was verified: the diagnosis ended before. {tried}"
     return f"No cure: none of the {count} changes that were replayed is shown to work on fresh seeds."
 
 
