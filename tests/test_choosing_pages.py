@@ -242,9 +242,9 @@ def test_the_table_marks_the_best_and_its_equals() -> None:
 
 def test_regrets_are_shares_factors_or_units() -> None:
     log = {"scale": "log", "unit": 1.0}
-    assert truth_tables._worse_by(log, 0.0833) == "8.3\N{NO-BREAK SPACE}%"
-    assert truth_tables._worse_by(log, 1.5) == "×2.5"
-    assert truth_tables._worse_by({"scale": "linear", "unit": 4.0}, 0.02) == "0.08"
+    assert truth_tables.worse_by(log, 0.0833) == "8.3\N{NO-BREAK SPACE}%"
+    assert truth_tables.worse_by(log, 1.5) == "×2.5"
+    assert truth_tables.worse_by({"scale": "linear", "unit": 4.0}, 0.02) == "0.08"
 
 
 def test_the_summary_counts_who_is_near_the_best() -> None:
