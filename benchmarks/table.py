@@ -39,6 +39,7 @@ DOCUMENTS = (
     ROOT / "docs" / "choosing" / "optuna.md",
     ROOT / "docs" / "choosing" / "which_optimizer.md",
     ROOT / "docs" / "choosing" / "learning_rates.md",
+    ROOT / "docs" / "diagnosis" / "doctor.md",
     ROOT / "docs" / "diagnosis" / "index.md",
     ROOT / "docs" / "extending" / "conformance.md",
     ROOT / "docs" / "running" / "gpu.md",
@@ -646,7 +647,9 @@ def pages_line(record: Record) -> str:
     others = f" It names another cause first on {len(record['disagreements'])}: {kinds}." if kinds else ""
     return (
         f"The doctor was run on the example of every page. On {record['first']} of {record['pages']} it names the kind "
-        f"of the page first, and on {record['verified']} it found a cure and verified it.{others}"
+        f"of the page first, and on {record['verified']} it found a cure and verified it.{others} This is a "
+        "check of the examples, not an accuracy: they were adapted until the doctor agreed. How often it is right on "
+        "other trainings: [the bench](doctor.md#how-often-it-is-right)."
     )
 
 

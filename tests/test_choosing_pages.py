@@ -5,12 +5,17 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from statistics import NormalDist, median, stdev
 
 import pytest
 from click.testing import CliRunner
 
 from thalweg.cli.main import cli
+from thalweg.comparison import parse
+from thalweg.comparison.planning.adaptive.candidates import OPENED_AFTER
 from thalweg.registry import RULES, WRAPPERS
+from thalweg.rules import Range
+from thalweg.statistics import seeds_to_settle
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -79,6 +84,7 @@ EXAMPLES: list[tuple[str, int, Callable[[str, str], None]]] = [
     ("batch_size", 0, noise_that_grows),
     ("weight_decay", 0, as_shown),
     ("weight_decay", 1, as_shown),
+    ("weight_decay", 2, as_shown),
 ]
 
 
@@ -186,6 +192,67 @@ def test_the_short_version_of_comparisons_states_the_replays() -> None:
     assert f"within 3 % of it in {100 * right[0]:.0f} to {100 * right[-1]:.0f} %" in text
 
 
+def test_the_default_search_opens_settings_when_the_page_says() -> None:
+    assert OPENED_AFTER == {1: 0, 2: 2, 3: 8}
+    tuning = words_of(CHOOSING / "tuning.md")
+    assert "the first momentum from the third training of a contender on, all settings from its ninth" in tuning
+    decay = words_of(CHOOSING / "weight_decay.md")
+    assert "in the search from the ninth training of a contender on" in decay
+
+
+def test_seeds_detect_a_difference_as_often_as_the_pages_say() -> None:
+    normal = NormalDist()
+    detected = {factor: normal.cdf(factor - normal.inv_cdf(0.975)) for factor in (2.0, 2.8)}
+    assert detected == pytest.approx({2.0: 0.5, 2.8: 0.8}, abs=0.02)
+    tuning = words_of(CHOOSING / "tuning.md")
+    assert "(2 s / d)² seeds to be detected half of the time, and about (2.8 s / d)²" in tuning
+    spread = [0.0, 1.0, 2.0, 3.0]  # the verdict names the first of the two numbers
+    needed = seeds_to_settle(spread, [0.0] * 4, 0.1)
+    assert needed == pytest.approx((2 * stdev(spread) / 0.1) ** 2, rel=0.05)
+    for page in (DOCS / "start.md", CHOOSING / "comparison.md"):
+        assert "detected about half of the time, with twice as many 80 % of the time" in words_of(page)
+
+
+def test_ratios_of_learning_rates_are_those_of_the_tables() -> None:
+    trainings = json.loads((RECORDS / "choosing_in_the_wild.json").read_text())["trainings"].values()
+    rates: dict[str, list[float]] = {}
+    for training in trainings:
+        for result in truth_tables.results_of(training):
+            rates.setdefault(result.name, []).append(result.lr)
+    text = words_of(CHOOSING / "learning_rates.md")
+    sgd, momentum = (median(rates[name]) / median(rates["adam"]) for name in ("sgd", "momentum"))
+    assert f"about {round(sgd, -1):.0f} times without momentum and {momentum:.0f} times with it" in text
+    ratios = [one / adam for name in ("sgd", "momentum") for one, adam in zip(rates[name], rates["adam"], strict=True)]
+    assert f"from about {min(ratios):.0f} to {round(max(ratios), -2):,.0f}" in text
+    spans = {name: max(values) / min(values) for name, values in rates.items()}
+    least, most = min(spans, key=spans.__getitem__), max(spans, key=spans.__getitem__)
+    assert f"by a factor of {spans[least]:.0f} (`{least}`) to {round(spans[most], -2):,.0f} (`{most}`)" in text
+
+
+def test_exceptions_among_starting_points_are_those_of_the_record() -> None:
+    record = json.loads((RECORDS / "recommended.json").read_text())["contenders"]
+    means = {name: entry["mean_factor"] for name, entry in record.items()}
+    assert [name for name, mean in means.items() if mean["left_out"] > mean["default"]] == ["rmsprop"]
+    assert len(means) == 10
+    deep = {name: entry["factor_by_task"]["digits-deep"] for name, entry in record.items()}
+    worse = {name for name, factor in deep.items() if factor["left_out"] > 1.05 * factor["default"]}
+    assert worse == {"adam", "adamw", "nadam", "adagrad"}
+    for page in ("which_optimizer", "learning_rates"):
+        text = words_of(CHOOSING / f"{page}.md")
+        assert "The exceptions: RMSprop, whose default is" in text
+        assert "of Adam, AdamW, NAdam and AdaGrad" in text
+
+
+def test_a_range_leaves_the_ratio_of_two_rules_open() -> None:
+    text = words_of(CHOOSING / "which_optimizer.md")
+    (expression,) = re.findall(r"`(then\(adam,sgd\):[^`]*)` tunes the ratio", text)
+    contender = parse(expression)
+    assert contender.ranges == {"lr_ratio": Range(3.0, 300.0, "log")}
+    assert "lr_ratio" not in contender.pinned
+    assert "lr_ratio" in parse("then(adam,sgd):switch_at=500,lr_ratio=30").pinned
+    assert "switch_at" in contender.pinned
+
+
 def test_named_optimizers_exist() -> None:
     text = (CHOOSING / "which_optimizer.md").read_text()
     table = text.partition("## In a hurry")[2].partition("## What our record says")[0]
@@ -242,9 +309,9 @@ def test_the_table_marks_the_best_and_its_equals() -> None:
 
 def test_regrets_are_shares_factors_or_units() -> None:
     log = {"scale": "log", "unit": 1.0}
-    assert truth_tables._worse_by(log, 0.0833) == "8.3\N{NO-BREAK SPACE}%"
-    assert truth_tables._worse_by(log, 1.5) == "×2.5"
-    assert truth_tables._worse_by({"scale": "linear", "unit": 4.0}, 0.02) == "0.08"
+    assert truth_tables.worse_by(log, 0.0833) == "8.3\N{NO-BREAK SPACE}%"
+    assert truth_tables.worse_by(log, 1.5) == "×2.5"
+    assert truth_tables.worse_by({"scale": "linear", "unit": 4.0}, 0.02) == "0.08"
 
 
 def test_the_summary_counts_who_is_near_the_best() -> None:

@@ -110,6 +110,7 @@ def report(arguments: argparse.Namespace) -> None:
     rows = [json.loads(line) for line in arguments.rows.read_text().splitlines()]
     record = regret_record.condense(regret_record.judged_again(rows, load_record(), TRAININGS))
     facts = {"about": arguments.about, "cores": num_cores(), "machine": machine()}
+    facts["search"] = regret_record.search_version()
     arguments.out.write_text(json.dumps(_without_nan(facts | record), indent=1, allow_nan=False) + "\n")
     for method, budgets in record["methods"].items():
         for budget, numbers in budgets.items():

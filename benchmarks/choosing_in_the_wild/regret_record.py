@@ -8,9 +8,12 @@ from typing import Any
 
 from benchmarks.choosing_in_the_wild.bank import source_of
 from benchmarks.choosing_in_the_wild.regret import best_of, summarize
-from benchmarks.choosing_in_the_wild.training import Training
+from benchmarks.choosing_in_the_wild.training import CONTENDERS, Training
+from thalweg.comparison import parse
+from thalweg.comparison.presentation.profile import profile_of
 
 OURS = "thalweg"
+STOPS_EARLY = False  # of a search without `prune`; until November 27, 2026 every search stopped bad trainings
 WORSE = 0.01  # a recommended line may be worse than the best untuned one by so much
 
 
@@ -97,6 +100,29 @@ def condense(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
+def search_version() -> dict[str, Any]:
+    """Return the facts of today's search that change its regrets; ``report`` keeps them in the record.
+
+    Example:
+        >>> search_version()
+        {'stops_early': False, 'without_starting_point': []}
+    """
+    without = [name for name in CONTENDERS if not profile_of(parse(name)).record]
+    return {"stops_early": STOPS_EARLY, "without_starting_point": without}
+
+
+def _version_note(judged: Mapping[str, Any]) -> str:
+    """Return which version of the search was judged, and if today's is another one."""
+    stops = "stopped bad trainings early" if judged["stops_early"] else "stopped no training early"
+    without = judged["without_starting_point"]
+    names = " and ".join([", ".join(without[:-1]), without[-1]] if len(without) > 1 else without)
+    points = f"had no starting points for {names}" if without else "had a starting point for every contender"
+    note = f"The search of thalweg that was judged {stops} and {points}."
+    if judged != search_version():
+        note += " Today's search differs in this and was not judged by this record."
+    return note
+
+
 def as_table(record: Mapping[str, Any]) -> str:
     """Return the table of the documents."""
     methods, beside = record["methods"], record["beside"]
@@ -125,6 +151,7 @@ def as_table(record: Mapping[str, Any]) -> str:
     runs = {numbers["runs"] for each in methods.values() for numbers in each.values()}
     count = " or ".join(map(str, sorted(runs)))
     lines += ["", f"Each column is of {count} runs: {record['about']}. {record['machine']['processor']}."]
+    lines += ["", _version_note(record["search"])]
     return "\n".join(lines)
 
 

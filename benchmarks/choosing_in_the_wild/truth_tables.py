@@ -46,13 +46,20 @@ def results_of(training: Mapping[str, Any]) -> list[_Result]:
         error = math.hypot(own["standard_error"], best["standard_error"])
         certain = name != training["best"] and own["cost"] - best["cost"] > CERTAIN * error
         lr = own["settings"].get("lr", RULES[name]().lr if name in RULES else math.nan)
-        words = _worse_by(training, entry["regret"])
+        words = worse_by(training, entry["regret"])
         results.append(_Result(name, own["test"], entry["regret"], certain, words, lr, entry["trainings"]))
     return sorted(results, key=lambda result: result.regret)
 
 
-def _worse_by(training: Mapping[str, Any], regret: float) -> str:
-    """Return a regret as a share, as a factor if the loss is more than double, or in the unit of the score."""
+def worse_by(training: Mapping[str, Any], regret: float) -> str:
+    r"""Return a regret of the record as a share, as a factor, or in the unit of the score.
+
+    On a logarithmic scale the record holds shares: a loss that is 1.5 times the best one has a regret of 0.5.
+
+    Example:
+        >>> worse_by({"scale": "log", "unit": 1.0}, 0.5), worse_by({"scale": "log", "unit": 1.0}, 1.57)
+        ('50\xa0%', '×2.57')
+    """
     if training["scale"] == "log":
         return f"{100 * regret:.2g}{NBSP}%" if regret < 0.995 else f"×{1 + regret:.3g}"
     return f"{round(regret * training['unit'], 4):.2g}"

@@ -9,10 +9,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from benchmarks.choosing_in_the_wild import truth_tables
+
 ROOT = Path(__file__).parents[2]
 RECORDS = ROOT / "benchmarks" / "records"
 NEAR_BEST = 0.1  # of a cost: a loss that is 10 % higher
-MAX_FACTOR = 10  # a loss that is more times as high has no meaning
 
 
 @cache
@@ -60,7 +61,7 @@ def tuned_trainings(contender: str) -> list[TunedTraining]:
                 contender=contender,
                 lr=best["settings"].get("lr", _default_rate(contender)),
                 lr_range=_near_best(name, contender),
-                worse_by=worse_by(training, training["contenders"][contender]["regret"]),
+                worse_by=_behind_best(training, training["contenders"][contender]["regret"]),
             )
         )
     return results
@@ -72,21 +73,15 @@ def _default_rate(contender: str) -> float:
     return float(parse(contender).start_settings()["lr"])
 
 
-def worse_by(training: dict[str, Any], regret: float) -> str:
-    """Return a regret in words: a share of the loss, or a difference in the unit of the metric.
-
-    Example:
-        >>> worse_by({"scale": "log", "metric": "loss", "unit": 1.0}, 0.1)
-        '10.5 %'
-    """
+def _behind_best(training: dict[str, Any], regret: float) -> str:
+    """Return a regret in words, with the name of its unit if it is not a share."""
     if regret <= 0:
         return "best"
-    if training["scale"] != "log":
-        name = training["metric"]
-        return f"{regret * training['unit']:.2g} dB" if name.endswith("dB") else f"{regret:.2g} in {name}"
-    if regret > math.log(MAX_FACTOR):
-        return f"more than {MAX_FACTOR} times"
-    return f"{100 * math.expm1(regret):.3g} %"
+    words = truth_tables.worse_by(training, regret)
+    if training["scale"] == "log":
+        return words
+    name = training["metric"]
+    return f"{words} dB" if name.endswith("dB") else f"{words} in {name}"
 
 
 @cache

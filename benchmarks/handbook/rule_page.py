@@ -20,6 +20,7 @@ from thalweg.rules import Explanation, Rule
 PAGES = evidence.ROOT / "docs" / "optimizers" / "rules"
 _RECORDS = "../../../benchmarks/records"
 _NUMBER = "{:g}"
+_DEFAULTS = "the defaults"
 
 
 @dataclass(frozen=True)
@@ -128,10 +129,10 @@ def _starting_points(subject: Subject) -> list[str]:
         factor = ""
         if measured:
             means = measured["mean_factor"]
-            best = min(means["recommended"], means["default"])
-            factor = f"{best:.2f} (defaults: {means['default']:.2f})"
+            left_out = means["left_out"] if settings else means["default"]
+            factor = f"{left_out:.2f} (defaults: {means['default']:.2f})"
         origin = "rate of Adam, transferred" if profile.is_estimate else "measured"
-        chosen = ", ".join(f"{key} {value:g}" for key, value in settings.items()) or "the defaults"
+        chosen = ", ".join(f"{key} {value:g}" for key, value in settings.items()) or _DEFAULTS
         name = record.rpartition("/")[2]
         shown = f"{contender.name}+adamw" if "route(" in profile.code else contender.name
         rows.append([f"`{shown}`", contender.about, chosen, f"[{origin}]({_RECORDS}/{name})", factor])
@@ -140,7 +141,15 @@ def _starting_points(subject: Subject) -> list[str]:
     if not any(row[4] for row in rows):
         return [table(["name", "optimizer", "start with", "origin"], [row[:4] for row in rows])]
     tasks = len(evidence.record("recommended")["tasks"])
-    note = f"Loss ÷ best: the loss without tuning, divided by the best that tuning reached, mean of {tasks} tasks."
+    note = (
+        f"Loss ÷ best: the loss without tuning, divided by the best that tuning reached, geometric mean of {tasks} "
+        "tasks."
+    )
+    if any(row[2] != _DEFAULTS for row in rows):
+        note += (
+            " On each task the starting point is the one that was chosen on the other tasks; the one shown was chosen "
+            "on all of them."
+        )
     return [table(["name", "optimizer", "start with", "origin", "loss ÷ best"], rows), "", note]
 
 

@@ -1,6 +1,9 @@
 """The record of regrets, from rows whose numbers are known by hand."""
 
+import inspect
+import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +11,9 @@ import pytest
 from benchmarks.choosing_in_the_wild import regret_record
 from benchmarks.choosing_in_the_wild.bank import source_of
 from benchmarks.choosing_in_the_wild.training import Training
+from thalweg.comparison import compare
+
+RECORDS = Path(__file__).parents[2] / "benchmarks" / "records"
 
 
 def train(make_optimizer: Any, report: Any) -> None:
@@ -81,7 +87,8 @@ def test_the_record_counts_lines_that_are_worse_than_the_best_untuned_one() -> N
 def test_the_table_says_what_the_record_says() -> None:
     rows = [row("thalweg", 1.2, repeat, covered=True) for repeat in range(2)] + [row("tpe", 1.4)]
     record = regret_record.condense(regret_record.judged_again(rows, RECORD, {"made": TRAINING}))
-    lines = regret_record.as_table(record | {"about": "made", "machine": {"processor": "a processor"}}).splitlines()
+    facts = {"about": "made", "machine": {"processor": "a processor"}, "search": regret_record.search_version()}
+    lines = regret_record.as_table(record | facts).splitlines()
     assert lines[0] == "|  | thalweg, 20 trainings | tpe, 20 trainings |"
     assert lines[2:] == [
         "| regret, median | 20 % | 40 % |",
@@ -93,4 +100,31 @@ def test_the_table_says_what_the_record_says() -> None:
         "| median regret of thalweg ÷ its | – | 0.50 |",
         "",
         "Each column is of 1 or 2 runs: made. a processor.",
+        "",
+        "The search of thalweg that was judged stopped no training early and had a starting point for every contender.",
     ]
+
+
+def test_the_table_says_if_an_older_search_was_judged() -> None:
+    rows = [row("thalweg", 1.2), row("tpe", 1.4)]
+    record = regret_record.condense(regret_record.judged_again(rows, RECORD, {"made": TRAINING}))
+    judged = {"stops_early": True, "without_starting_point": ["lion", "nadam"]}
+    facts = {"about": "made", "machine": {"processor": "a processor"}, "search": judged}
+    assert regret_record.as_table(record | facts).splitlines()[-1] == (
+        "The search of thalweg that was judged stopped bad trainings early and had no starting points for lion and "
+        "nadam. Today's search differs in this and was not judged by this record."
+    )
+
+
+def test_the_version_of_the_search_is_that_of_the_code() -> None:
+    assert inspect.signature(compare).parameters["prune"].default is regret_record.STOPS_EARLY
+    assert regret_record.search_version()["without_starting_point"] == []
+    measured = json.loads((RECORDS / "recommended.json").read_text())["contenders"]
+    assert {"lion", "nadam"} <= set(measured)
+
+
+def test_the_record_names_the_search_that_it_judged() -> None:
+    record = json.loads((RECORDS / "choosing_in_the_wild_regret.json").read_text())
+    assert record["search"].keys() == regret_record.search_version().keys()
+    page = (RECORDS.parents[1] / "docs" / "choosing" / "comparison.md").read_text()
+    assert regret_record.as_table(record).splitlines()[-1] in page

@@ -1,7 +1,6 @@
 """The generated parts of the handbook are those of the declarations and records."""
 
 import json
-import math
 import re
 from pathlib import Path
 
@@ -95,18 +94,53 @@ def test_rates_that_worked_are_those_of_the_record() -> None:
             assert entry.lr_range[0] < entry.lr_range[1], name
 
 
-@pytest.mark.parametrize(
-    ("training", "regret", "words"),
-    [
-        ({"scale": "log", "metric": "loss", "unit": 1.0}, 0.0, "best"),
-        ({"scale": "log", "metric": "loss", "unit": 1.0}, math.log(1.25), "25 %"),
-        ({"scale": "log", "metric": "loss", "unit": 1.0}, 5.0, "more than 10 times"),
-        ({"scale": "linear", "metric": "accuracy", "unit": 1.0}, 0.013, "0.013 in accuracy"),
-        ({"scale": "linear", "metric": "PSNR in dB", "unit": 4.0}, 0.5, "2 dB"),
-    ],
-)
-def test_a_regret_is_said_in_words(training: dict, regret: float, words: str) -> None:
-    assert evidence.worse_by(training, regret) == words
+def share_of(words: str) -> float:
+    """The number behind `50 %`, `×2.57` or `best`: the loss divided by the best one, less 1."""
+    if words == "best":
+        return 0.0
+    return float(words[1:]) - 1 if words[0] == "×" else float(words.split("\N{NO-BREAK SPACE}")[0]) / 100
+
+
+def test_the_distance_from_the_best_is_the_ratio_of_test_losses() -> None:
+    trainings = evidence.record("choosing_in_the_wild")["trainings"]
+    checked = 0
+    for contender in ("sgd", "momentum", "adagrad", "rmsprop", "adam", "adamw", "nadam", "lion", "muon+adamw"):
+        for entry in evidence.tuned_trainings(contender):
+            training = trainings[entry.training]
+            tests = {name: tuned["best"]["test"] for name, tuned in training["contenders"].items()}
+            if training["scale"] == "log":
+                ratio = tests[contender] / tests[training["best"]]
+                assert share_of(entry.worse_by) == pytest.approx(ratio - 1, rel=0.05), (contender, entry.training)
+            elif contender != training["best"]:
+                difference = tests[training["best"]] - tests[contender]
+                assert float(entry.worse_by.split()[0]) == pytest.approx(difference, rel=0.05, abs=6e-5)
+            checked += 1
+    assert checked == 107
+    sgd = {entry.training: entry.worse_by for entry in evidence.tuned_trainings("sgd")}
+    assert (sgd["fine-tuning"], sgd["oscillator"], sgd["gan"]) == ("×2.57", "×61.1", "best")
+    assert (sgd["graph"], sgd["field"]) == ("0.0025 in accuracy", "0.51 dB")
+
+
+def test_a_starting_point_is_judged_on_tasks_that_did_not_choose_it() -> None:
+    means = {name: entry["mean_factor"] for name, entry in evidence.record("recommended")["contenders"].items()}
+    assert means["momentum"]["left_out"] > 1.05 * means["momentum"]["recommended"]
+    for name, page in (("momentum", "sgd"), ("gd", "sgd"), ("adagrad", "adagrad"), ("lion", "lion")):
+        row = next(line for line in (PAGES / f"{page}.md").read_text().splitlines() if line.startswith(f"| `{name}` |"))
+        assert row.endswith(f"| {means[name]['left_out']:.2f} (defaults: {means[name]['default']:.2f}) |")
+    rmsprop = (PAGES / "rmsprop.md").read_text()
+    assert f"| {means['rmsprop']['default']:.2f} (defaults: {means['rmsprop']['default']:.2f}) |" in rmsprop
+
+
+def test_advice_on_starting_points_has_the_numbers_of_the_record() -> None:
+    means = {name: entry["mean_factor"] for name, entry in evidence.record("recommended")["contenders"].items()}
+    for page, name in (("adagrad", "adagrad"), ("adam", "adam")):
+        advice = " ".join((PAGES / f"{page}.md").read_text().partition("## In practice")[2].split())
+        assert f"{means[name]['left_out']:.2f} times the best loss" in advice
+        assert f"at {means[name]['default']:.2f} times" in advice
+    advice = " ".join((PAGES / "sgd.md").read_text().partition("## In practice")[2].split())
+    momentum = means["momentum"]
+    assert f"{momentum['default']:.0f} times the best loss on nine tasks" in advice
+    assert f"other tasks at {momentum['left_out']:.1f} times" in advice
 
 
 def test_every_option_is_in_the_reference_of_commands() -> None:

@@ -169,7 +169,10 @@ def compare(
     live: bool,
     as_json: bool,
 ) -> None:
-    """Find the best optimizer for TASK. Each contender is tuned in its own search space, with the same budget.
+    """Find the best optimizer and its setting for TASK. Each contender is tuned in its own search space.
+
+    The search for the setting to use is one for all contenders: those that do better get more trainings. A ranking of
+    the optimizers comes from studies (--budget 8x24trials), which give each the same number of settings and steps.
 
     TASK is a built-in name (see `thalweg tasks`) or path/to/file.py:name, the name of a thalweg.Task or of a function
     train(make_optimizer, report).

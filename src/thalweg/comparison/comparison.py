@@ -63,7 +63,10 @@ def compare(
     quiet: bool = False,
     callbacks: Sequence[Callback] = (),
 ) -> Comparison:
-    """Find the best optimizer for a task. Each contender is tuned in its own search space with the same budget.
+    """Find the best optimizer and its setting for a task. Each contender is tuned in its own search space.
+
+    The search for the setting to use is one for all contenders: those that do better get more trainings. A ranking of
+    the optimizers comes from studies, which give each contender the same number of settings and steps; see ``budget``.
 
     Args:
         task: A ``Task``, a function ``train(make_optimizer, report)``, or a name: ``"digits"``,
