@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check tests docs record format clean rivals benchmark gpu gpu-wheels
+.PHONY: demo test check tests docs pictures record format clean rivals benchmark gpu gpu-wheels
 
 demo: .venv/installed
 	$(BIN)/thalweg compare digits --out runs/demo
@@ -22,6 +22,10 @@ tests: .venv/installed
 docs: .venv/installed
 	$(BIN)/sphinx-build -E -W --keep-going --quiet -c docs . build/docs
 	@echo "Open build/docs/docs/index.html"
+
+# The pictures of the report in the README, from the code as it is. Needs Debian's chromium.
+pictures: .venv/installed
+	$(BIN)/python benchmarks/pictures.py
 
 # Put a new or changed optimizer into the documents: `make record NAMES="AdamW Lion"`.
 record: .venv/installed

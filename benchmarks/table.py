@@ -32,13 +32,15 @@ from benchmarks.gpu.parts import PARTS  # noqa: E402
 RECORDS = ROOT / "benchmarks" / "records"
 SOURCES = ROOT / "src" / "thalweg"
 DOCUMENTS = (
-    ROOT / "README.md",
     ROOT / "ARCHITECTURE.md",
     ROOT / "benchmarks" / "doctor" / "README.md",
     ROOT / "docs" / "choosing" / "comparison.md",
+    ROOT / "docs" / "choosing" / "digits.md",
+    ROOT / "docs" / "choosing" / "optuna.md",
     ROOT / "docs" / "choosing" / "which_optimizer.md",
     ROOT / "docs" / "choosing" / "learning_rates.md",
     ROOT / "docs" / "diagnosis" / "index.md",
+    ROOT / "docs" / "extending" / "conformance.md",
     ROOT / "docs" / "running" / "gpu.md",
     ROOT / "docs" / "optimizers" / "evidence.md",
     ROOT / "docs" / "choosing" / "transfer.md",
@@ -121,11 +123,11 @@ def optuna_text(records: dict[str, Record]) -> str:
         f"Measured on digits with AdamW: the best of 24 trials looked {optimism[0]} better than it was (95 % interval "
         f"{optimism[1]} to {optimism[2]}). Two identical optimizers were tuned with 25 trials each and compared by a "
         "t-test over 5 seeds at the 5 % level. Repeated many times, this called them different in "
-        f"{false_alarms} of the cases ([facts](docs/choosing/comparison.md#facts-to-check-a-comparison-against)). "
+        f"{false_alarms} of the cases ([facts](comparison.md#facts-to-check-a-comparison-against)). "
         "thalweg also trains many small models at once. With a perceptron of width 32, its comparisons took "
         f"{shares[0]:.2f} to {shares[-1]:.2f} of the time of Optuna studies with as many trainings in plain loops. The "
         "time of those studies is extrapolated from a "
-        "sample of their trainings ([measurement](docs/choosing/comparison.md#what-a-budget-buys))."
+        "sample of their trainings ([measurement](comparison.md#what-a-budget-buys))."
     )
 
 
@@ -177,7 +179,7 @@ def adamw_text(records: dict[str, Record]) -> str:
     large, small = ([ratio(name, parameters) for name in ("steps", "rivals")] for parameters in ("gpt2", "small"))
     return (
         f"AdamW was measured in three runs. On GPT-2's parameters it took {large[0]:.2f} of torch's time in the table "
-        f"above, {large[1]:.2f} in the table of the README and {by_rule:.2f} in the table below; on small tensors "
+        f"above, {large[1]:.2f} in that of other libraries and {by_rule:.2f} in the table below; on small tensors "
         f"{small[0]:.2f} and {small[1]:.2f}. These numbers differ by less than the rounds of each run. Read them as "
         "equal to torch for the large model, where memory bandwidth limits a step and both programs move the same "
         "bytes, and as less than half of torch's time for small tensors."
@@ -638,6 +640,16 @@ def doctor_table(record: Record) -> str:
     return "\n".join([*table_lines(head, rows), "", note])
 
 
+def pages_line(record: Record) -> str:
+    """Return on how many pages of causes the doctor agrees with the page."""
+    kinds = ", ".join(f"[{kind}](causes/{kind}.md)" for kind in record["disagreements"])
+    others = f" It names another cause first on {len(record['disagreements'])}: {kinds}." if kinds else ""
+    return (
+        f"The doctor was run on the example of every page. On {record['first']} of {record['pages']} it names the kind "
+        f"of the page first, and on {record['verified']} it found a cure and verified it.{others}"
+    )
+
+
 TABLES: dict[str, Callable[[Any], str]] = {
     "catalogue": catalogue_table,
     "steps": steps_table,
@@ -654,6 +666,7 @@ TABLES: dict[str, Callable[[Any], str]] = {
     "facts": facts_table,
     "choosing_in_the_wild_regret": regret_record.as_table,
     "doctor": doctor_table,
+    "pages": pages_line,
 }
 
 

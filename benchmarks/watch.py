@@ -28,7 +28,7 @@ from thalweg.tasks import load
 
 RECORD = Path(__file__).parent / "records" / "watch.json"
 TASKS = ("digits-cnn", "characters")
-BLOCK = 100  # steps: two monitored ones at the default setting, and one reading
+BLOCK = 200  # steps: four monitored ones at the default setting, and one reading
 SETTINGS: dict[str, int | None] = {"default": None, "every step": 1}
 BOUNDS = {"default": 0.03, "every step": 0.15}
 
@@ -87,7 +87,7 @@ def measure(name: str, steps: int, rounds: int, report: Callable[[str], None]) -
 def main() -> None:
     """Measure and write the record."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--record", type=Path, default=RECORD)
     arguments = parser.parse_args()
     torch.set_num_threads(1)

@@ -1,5 +1,6 @@
 """Helpers for tests of HTML pages: their tags and text, and the messages of a browser that opens them."""
 
+import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
@@ -11,19 +12,30 @@ needs_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium on this 
 
 
 class Reader(HTMLParser):
-    """Reads the tags and the text of a page."""
+    """Reads the tags and the text of a page; scripts, their data and the style are no text."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
         self.tags: list[tuple[str, dict]] = []
         self.text = ""
+        self._is_text = True
         self.feed(page)
 
     def handle_starttag(self, tag: str, attrs: list) -> None:
         self.tags.append((tag, dict(attrs)))
+        self._is_text = tag not in ("script", "style")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._is_text = True
 
     def handle_data(self, data: str) -> None:
-        self.text += data
+        if self._is_text:
+            self.text += data
+
+
+def without_scripts(page: str) -> str:
+    """Return a page without the texts of its scripts; data remain."""
+    return re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
 
 
 def assert_opens_cleanly(path: Path, width: int, scheme: str, *, charts: int) -> None:
@@ -46,7 +58,7 @@ def assert_opens_cleanly(path: Path, width: int, scheme: str, *, charts: int) ->
             assert box["height"] > 80
         # Readable on a phone: the page itself does not scroll sideways.
         widest = """[document.documentElement.scrollWidth, ...[...document.querySelectorAll('*')]
-            .filter(e => !e.closest('.scroll') && e.scrollWidth > e.clientWidth + 1 && e.clientWidth > 0)
+            .filter(e => !e.closest('.scroll, .sr') && e.scrollWidth > e.clientWidth + 1 && e.clientWidth > 0)
             .map(e => `${e.scrollWidth} in ${e.clientWidth}: ${e.outerHTML}`)]"""
         scroll_width, *outside = tab.evaluate(widest)
         assert scroll_width <= width, [scroll_width, *(element[:200] for element in outside)]

@@ -68,7 +68,8 @@ for name in ("mlp", "cnn", "rnn"):
     _odd(f"{name}-batch-norm", ARCHITECTURES[name].shaped(norm=nn.BatchNorm1d))
 for name in ("mlp", "table", "residual"):
     _odd(
-        f"{name}-large-rate", replace(ARCHITECTURES[name].with_momentum(4.0 if name != "residual" else 3.0), goal=0.85)
+        f"{name}-large-rate",
+        replace(ARCHITECTURES[name].with_momentum({"mlp": 2.0, "table": 4.0, "residual": 3.0}[name]), goal=0.85),
     )
 for name in ("mlp", "cnn", "residual", "table"):
     architecture = ARCHITECTURES[name]
@@ -102,7 +103,9 @@ def _frozen_first(model: nn.Module) -> None:
 for name in ("mlp", "cnn", "autoencoder"):
     _odd(
         f"{name}-frozen-first-layer",
-        replace(ARCHITECTURES[name], prepare=_frozen_first, goal=0.85 if name != "autoencoder" else 0.5),
+        replace(
+            ARCHITECTURES[name].shaped(width=256), prepare=_frozen_first, goal=0.85 if name != "autoencoder" else 0.5
+        ),
     )
 
 

@@ -15,6 +15,7 @@ targets = inputs.square().mean(1, keepdim=True)
 layers = torch.nn.Linear(8, 32), torch.nn.ReLU(), torch.nn.Linear(32, 1)
 model = torch.nn.Sequential(*layers)
 """
+_MAX_LINE = 120
 _LOSS = "torch.nn.functional.mse_loss(model(inputs), targets)"
 
 
@@ -29,7 +30,18 @@ def training_example(contender: Contender) -> str:
     evaluation = f"print({_LOSS}.item())"
     if rule.traits.has_eval_params:
         evaluation = f"with optimizer.evaluating():\n    {evaluation}"
-    return f"{_DATA}{profile_of(contender).code}\n\n{_loop(rule)}\n\n{evaluation}"
+    loop = _loop(rule)
+    gap = "\n\n\n" if loop.startswith("def") else "\n\n"
+    return f"{_DATA}{_formatted(profile_of(contender).code)}{gap}{loop}\n\n{evaluation}"
+
+
+def _formatted(line: str) -> str:
+    """Return a line of code as the formatter of this repository writes it."""
+    line = line.replace("'", '"')
+    if len(line) <= _MAX_LINE:
+        return line
+    call, _, arguments = line.partition(")(")
+    return f"{call})(\n    {arguments.removesuffix(')')}\n)"
 
 
 def _loop(rule: Rule) -> str:

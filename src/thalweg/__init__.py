@@ -27,7 +27,7 @@ from thalweg.version import __version__
 if TYPE_CHECKING:
     from thalweg import optim, rules, tasks
     from thalweg.comparison import Comparison, Contender, Suite, compare, compare_suite
-    from thalweg.diagnosis.diagnose import diagnose
+    from thalweg.comparison.diagnosing import diagnose
     from thalweg.diagnosis.diagnosis import Diagnosis
     from thalweg.diagnosis.monitoring import watch
     from thalweg.errors import ThalwegError
@@ -41,7 +41,7 @@ _MODULE_OF = {
     "Suite": "thalweg.comparison",
     "compare": "thalweg.comparison",
     "compare_suite": "thalweg.comparison",
-    "diagnose": "thalweg.diagnosis.diagnose",
+    "diagnose": "thalweg.comparison.diagnosing",
     "ThalwegError": "thalweg.errors",
     "Splits": "thalweg.tasks",
     "Task": "thalweg.tasks",
@@ -94,5 +94,5 @@ def __dir__() -> list[str]:
     # `help(thalweg)` reads all these names. Those of the extra `lab` raise an error if it is not installed.
     if not missing_packages():
         return __all__
-    needing = ("comparison", "tasks", "diagnose", "diagnosis", "show")
+    needing = ("comparison", "tasks", "diagnosing", "diagnosis", "show")
     return [name for name in __all__ if not _MODULE_OF.get(name, f"thalweg.{name}").endswith(needing)]

@@ -12,6 +12,7 @@ import thalweg
 from thalweg.diagnosis.changes import changes_for
 from thalweg.diagnosis.clue import Clue
 from thalweg.diagnosis.diagnose import (
+    CUT_SHORT,
     DiagnosisProgress,
     _is_refuted,
     _seconds,
@@ -22,6 +23,7 @@ from thalweg.diagnosis.diagnose import (
 )
 from thalweg.diagnosis.evidence import examples_repeat
 from thalweg.diagnosis.judging.candidates import Candidate
+from thalweg.diagnosis.judging.clock import Clock
 from thalweg.diagnosis.judging.verdict import Verdict
 from thalweg.diagnosis.judging.verification import Verification
 from thalweg.errors import BudgetError, DiagnosisError, DiagnosisInterrupted
@@ -58,6 +60,57 @@ def test_a_healthy_training() -> None:
     assert (diagnosis.score_name, diagnosis.steps, diagnosis.name) == ("metric", STEPS, "plane")
     assert all(finding.severity == "note" for finding in diagnosis.findings)
     assert {replay.change for replay in diagnosis.replays} >= {"learning rate / 10", "learning rate x 10", "Adam"}
+
+
+def test_without_time_for_replays_health_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Clock, "pays_for", lambda self, runs: False)
+    diagnosis = diagnose(plane, steps=STEPS, budget="10m")
+    assert (diagnosis.healthy, diagnosis.cause, diagnosis.cure) == (None, None, None)
+    assert diagnosis.caution == CUT_SHORT
+    assert str(diagnosis).startswith("It is not known if plane is healthy: the budget ended before.")
+
+
+class Bypassed(nn.Module):
+    """A body that ``forward`` leaves out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Linear(4, 8), nn.Linear(4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(x)
+
+
+def test_a_certain_fault_that_no_replay_can_mend_is_a_warning() -> None:
+    def training(seed: int) -> thalweg.Training:
+        model = Bypassed()
+        return plane(seed, model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1))
+
+    diagnosis = diagnose(training, steps=STEPS, budget="10m")
+    assert diagnosis.healthy is False
+    assert diagnosis.cause is not None
+    assert (diagnosis.cause.kind, diagnosis.cause.where, diagnosis.cause.severity) == ("no_gradient", "body", "warning")
+
+
+def test_a_task_is_diagnosed_with_an_optimizer() -> None:
+    task = thalweg.tasks.load("breast-cancer")
+    diagnosis = thalweg.diagnose(task, steps=STEPS, budget="10m", contender="adam:lr=1e-6")
+    assert (diagnosis.name, diagnosis.cause and diagnosis.cause.kind) == ("breast-cancer", "lr_too_low")
+
+
+@pytest.mark.parametrize(
+    ("training", "message"),
+    [
+        (
+            thalweg.tasks.TrainingFunction(train=lambda make_optimizer, report: None, name="loop"),
+            "loop: a diagnosis needs",
+        ),
+        (plane, "diagnose: contender must be None for a function, got adam"),
+    ],
+)
+def test_what_is_no_training_is_refused(training: Any, message: str) -> None:
+    with pytest.raises(DiagnosisError, match=message):
+        thalweg.diagnose(training, contender="adam")
 
 
 def test_of_opposite_learning_rates_the_first_is_a_cause() -> None:

@@ -1,5 +1,7 @@
 """Stores that were damaged, and stores of strangers: a value never changes unnoticed, and nothing of a file is run."""
 
+import base64
+import hashlib
 import json
 import os
 import random
@@ -16,6 +18,7 @@ from click.testing import CliRunner
 
 import thalweg
 from cases.comparison_records import PLAN, WORKLOAD
+from tests.pages import without_scripts
 from thalweg.cli.main import cli
 from thalweg.comparison import Store
 from thalweg.comparison.protocol.design import InterimAnalysis
@@ -296,10 +299,15 @@ def test_the_page_may_load_and_run_nothing(comparison: thalweg.Comparison, tmp_p
     page = comparison.report(tmp_path / "report.html").read_text()
     (policy,) = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]*)"', page)
     assert policy.startswith("default-src &#39;none&#39;;")
-    assert "script-src" not in policy
+    scripts = re.findall(r"<script>(.*?)</script>", page, flags=re.DOTALL)
+    hashes = {base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts}
+    (allowed,) = re.findall(r"script-src ([^;]*;[^;]*;.*?); img-src", policy)
+    assert set(re.findall(r"sha256-([\w+/=]+)", allowed)) == hashes
+    assert "unsafe" not in allowed
+    assert "connect-src" not in policy
     assert "http" not in policy
     assert page.index("Content-Security-Policy") < page.index("<style>")
-    assert page.count("<style") == 1
+    assert len(re.findall(r"<style\b", without_scripts(page))) == 1
 
 
 def test_the_store_of_a_stranger_runs_no_code(path: Path, tmp_path: Path) -> None:

@@ -257,7 +257,7 @@ def _slow_norms(model: nn.Module) -> None:
 
 _fault("sigmoid_before_bce_logits", towers, output=torch.sigmoid)
 _fault("lr_too_low", towers, lr=2e-6)
-_fault("lr_too_high", towers, lr=3.0)
+_fault("lr_too_high", towers, lr=300.0, both={"decay": 0.0})
 _fault("weight_decay_too_strong", towers, decay=150.0)
 _fault("labels_misaligned", towers, change_targets=_permuted)
 _fault("dead_relu", towers, ("left.0", "right.0"), prepare=_lowered("left.0", "right.0"))

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from benchmarks.doctor.architectures import Architecture, cross_entropy
 from benchmarks.doctor.cases import Pair, fault
@@ -115,9 +116,25 @@ def adam_eps_underflow(architecture: Architecture) -> Pair:
     return Pair(sick.run, architecture.run)
 
 
+class _FromOne(nn.Module):
+    """Stores each weight as its difference from -1, as some libraries store the gains of norms."""
+
+    def forward(self, stored: Tensor) -> Tensor:
+        return stored - 1
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        return weight + 1
+
+
+def _from_one(model: nn.Module) -> None:
+    for layer in model.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            parametrize.register_parametrization(layer, "weight", _FromOne())
+
+
 @fault("update_below_precision", on=("mlp", "autoencoder", "cnn"))
 def update_below_precision(architecture: Architecture) -> Pair:
-    """Weights in bfloat16, whose steps are below half of their last digit."""
+    """Weights near 1 in bfloat16, whose steps of 0.001 are below half of their last digit."""
 
     def rounded(model: nn.Module, lr: float) -> torch.optim.Optimizer:
         return torch.optim.Adam(model.to(torch.bfloat16).parameters(), lr=lr)
@@ -130,6 +147,6 @@ def update_below_precision(architecture: Architecture) -> Pair:
         )
         return replace(examples, x=examples.x.bfloat16(), held_out_x=examples.held_out_x.bfloat16(), **targets)
 
-    lr, goal = {"mlp": (1e-4, 0.5), "autoencoder": (1e-4, 0.03), "cnn": (1e-4, 0.7)}[architecture.name]
-    base = replace(architecture, lr=lr, goal=goal)
+    goal = {"mlp": 0.9, "autoencoder": 0.5, "cnn": 0.9}[architecture.name]
+    base = replace(architecture, lr=1e-3, goal=goal, prepare=_from_one)
     return Pair(replace(base, make_optimizer=rounded, change_data=half).run, base.run)

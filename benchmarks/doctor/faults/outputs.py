@@ -38,7 +38,7 @@ def nll(output: Tensor, target: Tensor) -> Tensor:
 
 @fault("softmax_before_cross_entropy", on=("mlp", "rnn", "attention", "cnn", "gpt"))
 def softmax_twice(architecture: Architecture) -> Pair:
-    base = architecture.with_momentum({"gpt": 0.3, "attention": 0.3}.get(architecture.name, 0.1))
+    base = architecture.with_momentum({"gpt": 0.3, "attention": 0.3, "rnn": 0.3}.get(architecture.name, 0.1))
     base = replace(base, goal={"mlp": 0.6, "rnn": 0.6, "attention": 0.8, "cnn": 0.85, "gpt": 0.9}[architecture.name])
     return Pair(base.shaped(last=Probabilities).run, base.run, "last")
 

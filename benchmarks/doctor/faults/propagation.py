@@ -13,6 +13,12 @@ def _linears(model: nn.Module) -> list[nn.Linear | nn.Conv2d]:
     return [module for module in model.modules() if isinstance(module, nn.Linear | nn.Conv2d)]
 
 
+def _drawn_by_he(model: nn.Module) -> None:
+    for layer in _linears(model):
+        nn.init.kaiming_normal_(layer.weight)
+        nn.init.zeros_(layer.bias)
+
+
 @fault("vanishing_gradient", on=("mlp", "autoencoder", "table", "cnn"))
 def vanishing(architecture: Architecture) -> Pair:
     """Many sigmoids in a row."""
@@ -20,19 +26,20 @@ def vanishing(architecture: Architecture) -> Pair:
     if architecture.name == "autoencoder":
         base = replace(base, lr=0.3, goal=0.5)
     else:
-        base = replace(base.shaped(depth=6), goal=0.7 if architecture.name == "mlp" else 0.85)
+        base = replace(base.shaped(depth=6), goal=0.85, prepare=_drawn_by_he)
     return Pair(base.shaped(activation=nn.Sigmoid).run, base.run)
 
 
 @fault("exploding_gradient", on=("mlp", "table", "cnn"))
 def exploding(architecture: Architecture) -> Pair:
     """Each layer multiplies signals and gradients; the loss is cubic in them."""
-    base = replace(architecture.with_momentum().shaped(depth=6), goal=0.7 if architecture.name == "mlp" else 0.85)
+    base = replace(architecture.with_momentum().shaped(depth=6), goal=0.85, prepare=_drawn_by_he)
 
     def enlarge(model: nn.Module) -> None:
+        _drawn_by_he(model)
         with torch.no_grad():
             for layer in _linears(model):
-                layer.weight.mul_(8.0)
+                layer.weight.mul_(4.0)
 
     return Pair(replace(base, prepare=enlarge).run, base.run)
 

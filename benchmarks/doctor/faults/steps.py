@@ -56,12 +56,12 @@ def _badly_scaled(examples: Data, seed: int) -> Data:
 @fault("sgd_on_badly_scaled", on=("residual",))
 def sgd_on_badly_scaled(architecture: Architecture) -> Pair:
     """Features differ in scale by a factor of a thousand: no single rate suits all weights."""
-    base = replace(architecture.shaped(norm=None), change_data=_badly_scaled, goal=0.7)
+    base = replace(architecture.shaped(norm=None), goal=0.7)
 
     def descent(model: nn.Module, lr: float) -> torch.optim.Optimizer:
         return torch.optim.SGD(model.parameters(), lr=1e-4)
 
-    return Pair(replace(base, make_optimizer=descent).run, base.run)
+    return Pair(replace(base, make_optimizer=descent, change_data=_badly_scaled).run, base.run)
 
 
 @fault("no_warmup", on=("gpt",))

@@ -15,6 +15,7 @@ from thalweg.errors import ComparisonInterrupted, printable
 
 if TYPE_CHECKING:
     from thalweg.comparison import Comparison
+    from thalweg.report.live import LiveReport
 
 # A paragraph that starts with \b is not wrapped by click.
 WORDS = """\b
@@ -136,6 +137,11 @@ Words:
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder for the store and the report. [default: runs/TASK, or runs/suite with a folder for each task]",
 )
+@click.option(
+    "--live",
+    is_flag=True,
+    help="Serve the report on this machine while the comparison runs. Its address is printed, and it renews itself.",
+)
 @json_option
 @click.pass_context
 def compare(
@@ -160,6 +166,7 @@ def compare(
     control: bool,
     device: str | None,
     out: Path | None,
+    live: bool,
     as_json: bool,
 ) -> None:
     """Find the best optimizer for TASK. Each contender is tuned in its own search space, with the same budget.
@@ -194,6 +201,8 @@ def compare(
     }
     if suite and (start or fixed):
         raise click.UsageError("--start and --set are for one task. Leave out --suite.", context)
+    if suite and live:
+        raise click.UsageError("--live is for one task. Leave out --suite.", context)
     if suite:
         compare_suite(task, names, out or Path("runs") / "suite", as_json=as_json, **options)
         return
@@ -202,7 +211,7 @@ def compare(
     out = out or Path("runs") / comparison.folder_name(task)
     options |= {"start": list(start), "fixed": dict(map(_parse_fixed, fixed))}
     try:
-        finished = _run(task, names, out / "store.sqlite", options)
+        finished = _run(task, names, out / "store.sqlite", options, live=live)
     except ComparisonInterrupted as interrupt:
         if interrupt.result is not None:
             _show(interrupt.result, out / "report.html", as_json=as_json)
@@ -232,24 +241,41 @@ def _parse_fixed(text: str) -> tuple[str, str]:
     return name.strip(), value.strip()
 
 
-def _run(task: str, names: list[str] | None, store: Path, options: dict[str, Any]) -> "Comparison":
-    """Run or resume a comparison, with a progress display on stderr."""
+def _run(
+    task: str, names: list[str] | None, store: Path, options: dict[str, Any], *, live: bool = False
+) -> "Comparison":
+    """Run or resume a comparison, with a progress display on stderr, and with its page on this machine if ``live``."""
     from thalweg import comparison
     from thalweg.comparison.presentation.progress_display import progress_display
 
     was_run = False
     # Redirect task output to stderr; stdout carries results.
-    with progress_display() as show, contextlib.redirect_stdout(sys.stderr), sigterm_interrupts():
+    with (
+        contextlib.ExitStack() as stack,
+        contextlib.redirect_stdout(sys.stderr),
+        sigterm_interrupts(),
+    ):
+        page = stack.enter_context(_live_report(store)) if live else None
+        show = stack.enter_context(progress_display())
 
         def watch(progress: comparison.Progress) -> None:
             nonlocal was_run
             was_run = True
             show(progress)
+            if page is not None:
+                page.update(progress)
 
         result = comparison.compare(task, names, store=store, watch=watch, **options)
     if not was_run:
         echo(f"already finished at {result.record.finished}. Results are from {store}; nothing was run.", err=True)
     return result
+
+
+def _live_report(store: Path) -> "LiveReport":
+    """Return the server of the live page; it prints its address when it begins."""
+    from thalweg.report.live import LiveReport
+
+    return LiveReport(store, announce=lambda url: echo(f"Live report: {url}", err=True))
 
 
 def print_comparison(comparison: "Comparison") -> None:

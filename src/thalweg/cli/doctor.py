@@ -18,13 +18,15 @@ if TYPE_CHECKING:
     from thalweg.diagnosis.diagnosis import Diagnosis
 
 SICK = 3  # the exit code of a diagnosis of a training that is not healthy
+UNKNOWN = 2  # the exit code if the budget ended before that was known
 
 
 @click.command(
     short_help="Name the cause of a failed training, and prove a cure.",
     epilog="\b\nExit codes of this command:\n"
     "  0    the training is healthy\n"
-    f"  {SICK}    it is not; the cause, and a cure that was tried, are printed\n\n"
+    f"  {SICK}    it is not; the cause, and a cure that was tried, are printed\n"
+    f"  {UNKNOWN}    the budget ended before this was known\n\n"
     + example("thalweg doctor breast-cancer --with adam:lr=0.01 --steps 40 --budget 10s"),
 )
 @click.argument("training", metavar="TRAINING")
@@ -86,6 +88,9 @@ def doctor(
     except KeyboardInterrupt:  # before the diagnosis began
         raise DiagnosisInterrupted() from None
     _show(diagnosis, out, command, overwrite=overwrite, as_json=as_json)
+    if diagnosis.healthy is None:
+        echo("The budget ended before this was known: pass a larger --budget.", err=True)
+        click.get_current_context().exit(UNKNOWN)
     if not diagnosis.healthy:
         click.get_current_context().exit(SICK)
 
@@ -117,19 +122,16 @@ def _function_of(
     training: str, contender: str | None, steps: int | None
 ) -> "tuple[Callable[[int], Any], str, int | None]":
     """Return the function that makes trainings, its name, and the steps of a run."""
-    from thalweg.comparison.contenders.parsing import parse
-    from thalweg.comparison.training.computation.task_training import MAX_STEPS, training_function
+    from thalweg.comparison.diagnosing import function_of
     from thalweg.tasks import Task
     from thalweg.tasks.catalogue import load_training
 
     value = load_training(training)
-    if isinstance(value, Task):
-        function = training_function(value, parse(contender or "adam"))
-        return function, value.name, steps or min(MAX_STEPS, value.passes * value.batches_per_pass())
-    if contender is not None:
+    if contender is not None and not isinstance(value, Task):
         raise click.UsageError("--with is for a task. A training(seed) function makes its own optimizer.")
-    path, _, name = training.rpartition(":")
-    return value, f"{Path(path).name}:{name}", steps
+    function, name, steps = function_of(value, contender, steps)
+    path, _, own = training.rpartition(":")
+    return function, name or f"{Path(path).name}:{own}", steps
 
 
 def _show(diagnosis: "Diagnosis", path: Path, command: str, *, overwrite: bool, as_json: bool) -> None:

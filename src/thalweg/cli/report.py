@@ -1,6 +1,8 @@
 """The command ``thalweg report``: write the report again, from a store alone."""
 
+from contextlib import suppress
 from pathlib import Path
+from threading import Event
 
 import click
 
@@ -19,8 +21,11 @@ from thalweg.cli.output import echo, end_with, example, json_option, print_json
     help="File to write. [default: report.html in the folder of the store]",
 )
 @click.option("--overwrite", is_flag=True, help="Replace a file that is no report of thalweg.")
+@click.option(
+    "--live", is_flag=True, help="Serve the report on this machine until Ctrl-C, and renew it as STORE grows."
+)
 @json_option
-def report(store: Path, target: Path | None, overwrite: bool, as_json: bool) -> None:
+def report(store: Path, target: Path | None, overwrite: bool, live: bool, as_json: bool) -> None:
     """Write the report of the newest comparison in STORE.
 
     STORE is a folder that `thalweg compare` made, or the file store.sqlite in it. No training is run.
@@ -31,6 +36,9 @@ def report(store: Path, target: Path | None, overwrite: bool, as_json: bool) -> 
     opened_store = Store(store, write=False)
     path = opened_store.path
     assert path is not None
+    if live:
+        _serve(path)
+        return
     record = opened_store.find()
     if record is None:
         raise StoreError(f"{path}: the store must hold a comparison, got none. Run `thalweg compare` first.")
@@ -48,3 +56,17 @@ def report(store: Path, target: Path | None, overwrite: bool, as_json: bool) -> 
         if page:
             echo(f"Report: {page}")
     end_with(comparison.parts)
+
+
+def _serve(path: Path) -> None:
+    """Serve the page of a store until Ctrl-C."""
+    from thalweg.report.live import LiveReport
+
+    echo("Press Ctrl-C to end.", err=True)
+    with suppress(KeyboardInterrupt), LiveReport(path, watches=True, announce=lambda url: echo(f"Live report: {url}")):
+        wait_for_interrupt()
+
+
+def wait_for_interrupt() -> None:
+    """Wait until Ctrl-C raises ``KeyboardInterrupt``."""
+    Event().wait()

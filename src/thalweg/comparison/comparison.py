@@ -350,5 +350,5 @@ def _create_record(
         workload=workload.record,
         contenders=described,
         plan=plan,
-        environment=environment.describe(usable_devices(plan.device)),
+        environment=environment.describe(usable_devices(plan.device)) | environment.command_line(),
     )

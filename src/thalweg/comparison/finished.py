@@ -42,12 +42,13 @@ class Comparison:
         'training height'
     """
 
-    def __init__(self, store: Store, record: ComparisonRecord) -> None:
+    def __init__(self, store: Store, record: ComparisonRecord, *, is_running: bool = False) -> None:
         """Open a comparison.
 
         Args:
             store: The store that holds it.
             record: The comparison, from ``Store.find``.
+            is_running: True if it is still running: its verdict then says so.
 
         Raises:
             StoreError: If the comparison is not finished, and none of its trainings is stored.
@@ -58,6 +59,7 @@ class Comparison:
                 "Run the same compare command again to resume it."
             )
         self.store = store
+        self._is_running = is_running
         self.parts = Parts()
         self.record = record  # the trainings are found by its number
         self.record = replace(record, plan=plan_covering(record.plan, self.trainings))
@@ -105,7 +107,9 @@ class Comparison:
         """The statements that the evidence allows."""
         terms = terms_of(self.record, self.findings.race, self.contenders)
         values = {summary.name: summary.value for summary in self.contenders}
-        verdict = judge(self.findings, values, terms, run_state(self.record, self.trainings))
+        verdict = judge(
+            self.findings, values, terms, run_state(self.record, self.trainings, is_running=self._is_running)
+        )
         return softened(verdict, self.record, self.contenders)
 
     def trials(self) -> TrialTable:

@@ -122,13 +122,16 @@ def diagnose(
         is_interrupted = True
     verification = verifications[0] if verifications else None
     verdict = _without_refuted(decide(trials, clues), verifications)
-    healthy = not verdict.is_failing or _is_refuted(verdict, verification)
+    is_certain = any(clue.certainty == "certain" for clue in verdict.unsettled)
+    healthy: bool | None = not verdict.is_failing or (_is_refuted(verdict, verification) and not is_certain)
+    if healthy and not trials.shows_health:
+        healthy = None
     is_open = trials.is_cut_short and not (verification is not None and verification.holds)
     diagnosis = Diagnosis(
         name=source.name,
         healthy=healthy,
         findings=_findings(trials, verdict, clues, healthy=healthy),
-        cure=None if healthy or verification is None else _cure(laboratory, verification),
+        cure=None if healthy is not False or verification is None else _cure(laboratory, verification),
         score_name=laboratory.score_name,
         steps=laboratory.steps,
         seeds=tuple(range(1, seeds + 1)),
@@ -213,18 +216,27 @@ def _is_refuted(verdict: Verdict, verification: Verification | None) -> bool:
     return not verification.holds and _gains_nothing(verification)
 
 
-def _findings(trials: Trials, verdict: Verdict, clues: Sequence[Clue], *, healthy: bool) -> tuple[Finding, ...]:
-    """Return the findings: the causes and what no replay could settle; of a healthy training notes."""
-    if healthy:
-        certain = [clue for clue in clues if clue.certainty == "certain"]
-        return tuple(finding_from(clue, "note") for clue in certain[:MAX_FINDINGS])
+def _findings(trials: Trials, verdict: Verdict, clues: Sequence[Clue], *, healthy: bool | None) -> tuple[Finding, ...]:
+    """Return the findings: the causes and what no replay could settle; of a training that may be healthy notes."""
+    if healthy is not False:
+        least = 3 if healthy else 2
+        chosen = [clue for clue in clues if CERTAINTIES[clue.certainty] >= least]
+        return tuple(finding_from(clue, "note") for clue in chosen[:MAX_FINDINGS])
     causes = [
         # The cause explains what no fact shows by itself: a smaller gain of another change is a consequence.
         finding_of(trials, candidate, None if number == 0 or candidate.certainty == 3 else "note")
         for number, candidate in enumerate(_without_opposites(verdict.causes))
     ]
-    untried = [finding_from(clue, "error" if not causes else "warning") for clue in verdict.untried]
-    return tuple([*causes, *untried][:MAX_FINDINGS])
+    works = trials.has_learnt
+    unsettled = [finding_from(clue, "warning" if causes or works else "error") for clue in verdict.unsettled]
+    # A certain fault that no replay can mend comes before what may only make up for it.
+    is_settled = bool(verdict.causes) and verdict.causes[0].certainty == 3
+    first = (
+        []
+        if is_settled
+        else [item for item, clue in zip(unsettled, verdict.unsettled, strict=True) if clue.certainty == "certain"]
+    )
+    return tuple([*first, *causes, *(item for item in unsettled if item not in first)][:MAX_FINDINGS])
 
 
 def _without_opposites(causes: Sequence[Candidate]) -> list[Candidate]:

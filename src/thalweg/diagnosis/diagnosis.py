@@ -17,7 +17,8 @@ class Diagnosis:
 
     Attributes:
         name: Name of the training.
-        healthy: True if the training works and no change makes a difference that matters.
+        healthy: True if the training works and no change makes a difference that matters; None if that is not known,
+            because the budget ended before the changes that show it were tried.
         findings: The findings, the cause first. Those of a healthy training are notes.
         cure: The smallest change that works; None if the training is healthy, or no replay cures it.
         score_name: What runs are compared by: ``"metric"``, ``"loss on held-back batches"``, ...
@@ -33,7 +34,7 @@ class Diagnosis:
     """
 
     name: str
-    healthy: bool
+    healthy: bool | None
     findings: tuple[Finding, ...]
     cure: Cure | None
     score_name: str
@@ -48,8 +49,8 @@ class Diagnosis:
 
     @property
     def cause(self) -> Finding | None:
-        """The first finding, unless the training is healthy."""
-        return self.findings[0] if self.findings and not self.healthy else None
+        """The first finding; None if the training is healthy, or that is not known."""
+        return self.findings[0] if self.findings and self.healthy is False else None
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain JSON; numbers that are not finite are None."""

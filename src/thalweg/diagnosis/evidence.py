@@ -24,6 +24,7 @@ from thalweg.tasks.user_code import describe
 INSPECTED_BATCHES = 8
 RECURRENCE_BATCHES = 64  # more than a pass over the small data of a try-out
 UNRELATED = ("labels_misaligned", "augmentation_too_strong")  # what targets that have nothing to do with inputs may be
+BOOTSTRAP = "bootstrap_divergence"
 WATCH_EVERY = 5  # steps: closer looks cost more than a run of a small model
 
 
@@ -80,12 +81,27 @@ def gather(laboratory: Laboratory, seed: int, report: Report) -> Evidence:
     for monitor in monitors:
         evidence.clues += clues_of(monitor.record) + _traced(laboratory, seed, monitor.record)
         evidence.profile = _profile(monitor.record)
+    evidence.clues = _confirmed(evidence.clues)
     if any(clue.kind in UNRELATED for clue in evidence.clues):
         repeats: list[bool] = []
         laboratory.with_training(seed, lambda _, batches: repeats.append(examples_repeat(batches)), RECURRENCE_BATCHES)
         unlikely = "augmentation_too_strong" if repeats[0] else "labels_misaligned"
         evidence.clues.sort(key=lambda clue: clue.kind == unlikely)
     return evidence
+
+
+def _confirmed(clues: Sequence[Clue]) -> list[Clue]:
+    """Return clues in which own targets beside a loss that grows without bound are likely its cause.
+
+    Each of the two alone has many reasons. Gradients that explode later are then a consequence.
+    """
+    own = [clue for clue in clues if clue.kind == BOOTSTRAP]
+    if len(own) < 2:
+        return list(clues)
+    growing = max(own, key=lambda clue: clue.since)
+    rest = [clue for clue in clues if clue.kind != BOOTSTRAP]
+    merged = {**own[0].evidence, **growing.evidence}
+    return [replace(growing, certainty="likely", where=own[0].where or growing.where, evidence=merged), *rest]
 
 
 def examples_repeat(batches: Sequence[Batch]) -> bool:

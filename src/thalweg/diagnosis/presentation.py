@@ -29,7 +29,7 @@ class DiagnosisFacts(Protocol):
     @property
     def name(self) -> str: ...
     @property
-    def healthy(self) -> bool: ...
+    def healthy(self) -> bool | None: ...
     @property
     def cause(self) -> Finding | None: ...
     @property
@@ -108,6 +108,8 @@ def headline(diagnosis: DiagnosisFacts) -> str:
     name, cause = printable(diagnosis.name), diagnosis.cause
     if diagnosis.healthy:
         return f"{name} is healthy."
+    if diagnosis.healthy is None:
+        return f"It is not known if {name} is healthy: the budget ended before."
     if cause is None:
         return f"{name} does not train well, and no cause was found."
     verb = "fails" if cause.severity == "error" else "works worse than it could"
@@ -125,7 +127,7 @@ def checked(diagnosis: DiagnosisFacts) -> str:
         return f"{looked} No change was replayed."
     replayed = f"{count} change{'s were' if count > 1 else ' was'} replayed from the same seed"
     works = "it makes no difference" if count == 1 else "none makes a difference"
-    return f"{looked} {replayed}" + (f"; {works} that matters." if diagnosis.healthy else "; none works.")
+    return f"{looked} {replayed}" + (f"; {works} that matters." if diagnosis.healthy is not False else "; none works.")
 
 
 def no_cure(diagnosis: DiagnosisFacts) -> str:

@@ -87,7 +87,7 @@ class TrainingRun:
     def __init__(self, source: TrainingSource, training: Training, held_back: int, limit_s: float) -> None:
         self._source, self.training, self._limit_s = source, training, limit_s
         self._step_seconds: list[float] = []
-        self._processor_seconds: list[float] = []
+        self._processor_s, self._timed_steps, self._timed_since = 0.0, 0, 0
         with self._user_code("batches must be iterable"):
             self.stream = BatchStream(training.batches, source)
         self.held_back: list[Batch] = []
@@ -129,14 +129,15 @@ class TrainingRun:
         if 0 in score_at:
             self._score(scorer)
             self._blind_start = self._score_blindly(scorer)
+        began = process_time()  # a system call, too slow for each step
         for done in range(1, steps + 1):
-            began = process_time()
             batch = self._next_batch()
             if batch is None:
                 break
             loss = self._step(batch)
-            self._processor_seconds.append(process_time() - began)
             self.losses.append(loss)
+            if done == WARM_UP_STEPS and steps > 2 * WARM_UP_STEPS:
+                began, self._timed_since = process_time(), done
             if watcher is not None:
                 watcher.step(loss)
             non_finite = 0 if math.isfinite(loss) else non_finite + 1
@@ -144,10 +145,13 @@ class TrainingRun:
                 ending = "diverged"
                 break
             if done in score_at:
+                self._count_time(began)
                 self._score(scorer)
                 if stop is not None and done < steps and stop(self._record(name, seed, ending)):
                     ending = "stopped"
                     break
+                began = process_time()
+        self._count_time(began)
         if ending == "complete":
             self._blind_end = self._score_blindly(scorer)
         return self._record(name, seed, ending)
@@ -162,13 +166,15 @@ class TrainingRun:
             self._blind_end,
             ending=ending,
             seconds=perf_counter() - self._began,
-            step_s=self._seconds_of_step(),
+            step_s=self._processor_s / self._timed_steps if self._timed_steps else 0.0,
         )
 
-    def _seconds_of_step(self) -> float:
-        seconds = self._processor_seconds
-        seconds = seconds[WARM_UP_STEPS:] if len(seconds) > 2 * WARM_UP_STEPS else seconds
-        return sum(seconds) / len(seconds) if seconds else 0.0
+    def _count_time(self, began: float) -> None:
+        """Count the processor time of the steps since the last time."""
+        if (steps := len(self.losses) - self._timed_since) > 0:
+            self._processor_s += process_time() - began
+            self._timed_steps += steps
+            self._timed_since = len(self.losses)
 
     def _score(self, scorer: Scorer | None) -> None:
         if scorer is not None:

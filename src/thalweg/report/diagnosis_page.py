@@ -15,9 +15,11 @@ from thalweg.diagnosis.diagnosis import Diagnosis
 from thalweg.diagnosis.kinds import KINDS
 from thalweg.diagnosis.run_record import Replay, RunRecord
 from thalweg.parts import Parts
-from thalweg.report import diagnosis_charts as charts
-from thalweg.report.charts import shorten
+from thalweg.report.assets import load_assets
+from thalweg.report.charts import diagnosis as charts
+from thalweg.report.charts.colours import variable
 from thalweg.report.files import write_page
+from thalweg.report.numbers import shorten
 from thalweg.report.templates import render_template, values_of
 
 _NONE = "–"
@@ -58,7 +60,16 @@ def render_diagnosis(diagnosis: Diagnosis, *, command: str = "", parts: Parts | 
         parts: Knows the parts of the page that could not be made; each is also a note on the page.
     """
     parts = Parts() if parts is None else parts
-    return render_template("diagnosis.html", values_of(_values(diagnosis, command, parts)), parts)
+    return render_template(
+        "diagnosis.html", values_of(_values(diagnosis, command, parts)), parts, load_assets(with_charts=False)
+    )
+
+
+def _title(diagnosis: Diagnosis) -> str:
+    """Return the answer in a few words."""
+    if diagnosis.cause is not None:
+        return presentation.title_of(diagnosis.cause.kind)
+    return {True: "healthy", False: "no cause was found", None: "not known"}[diagnosis.healthy]
 
 
 def _values(diagnosis: Diagnosis, command: str, parts: Parts) -> dict[str, Callable[[], Any]]:
@@ -67,7 +78,7 @@ def _values(diagnosis: Diagnosis, command: str, parts: Parts) -> dict[str, Calla
     sick = diagnosis.sick[0] if diagnosis.sick else None
     further = [finding for finding in diagnosis.findings if finding is not cause]
     return {
-        "title": lambda: shorten(f"{diagnosis.name}: {presentation.title_of(cause.kind) if cause else 'healthy'}"),
+        "title": lambda: shorten(f"{diagnosis.name}: {_title(diagnosis)}"),
         "name": lambda: diagnosis.name,
         "headline": lambda: presentation.headline(diagnosis),
         "cause": lambda: cause,
@@ -89,8 +100,8 @@ def _values(diagnosis: Diagnosis, command: str, parts: Parts) -> dict[str, Calla
         "is_loss": lambda: presentation.is_loss(diagnosis),
         "score_name": lambda: diagnosis.score_name,
         "diverged": lambda: any(run.ending == "diverged" for run in (*diagnosis.sick[1:], *diagnosis.cured)),
-        "before_colour": lambda: charts.BEFORE,
-        "after_colour": lambda: charts.AFTER,
+        "before_colour": lambda: variable(1),
+        "after_colour": lambda: variable(0),
         "seeds": lambda: _seed_rows(diagnosis),
         "replays": lambda: [_replay_row(diagnosis, replays) for replays in _grouped(diagnosis.replays)],
         "others": lambda: [

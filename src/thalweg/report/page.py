@@ -1,8 +1,9 @@
 """The page of a comparison: one self-contained HTML file, made from the stored results alone."""
 
 import math
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,26 @@ from thalweg.comparison.results.records import TrialRecord
 from thalweg.comparison.results.summary import GOOD_RATE_MARGIN, STAGES, Summary
 from thalweg.comparison.results.terms import name_of_measure
 from thalweg.comparison.training.workload_record import SPLITS
-from thalweg.report import charts
-from thalweg.report.charts import shorten
+from thalweg.errors import printable
+from thalweg.parts import Parts
+from thalweg.report.assets import load_assets
+from thalweg.report.certainty import how_sure
+from thalweg.report.charts import comparison as charts
+from thalweg.report.charts import search
+from thalweg.report.charts.colours import assign_colours
+from thalweg.report.charts.data import Chart
+from thalweg.report.charts.static import static_chart
+from thalweg.report.contender_findings import findings_of
 from thalweg.report.files import write_page
+from thalweg.report.numbers import (
+    format_bytes,
+    format_digits,
+    format_interval,
+    format_number,
+    format_seconds,
+    shorten,
+)
+from thalweg.report.raw_numbers import embedded_json, raw_numbers
 from thalweg.report.templates import render_template, unbroken_options, values_of
 from thalweg.tasks.measurement import with_article
 
@@ -42,23 +60,52 @@ def write(comparison: Comparison, path: str | Path, *, overwrite: bool = False) 
     return write_page(Path(path), render(comparison), overwrite=overwrite)
 
 
-def render(comparison: Comparison) -> str:
-    """Return the report of a comparison as HTML, with its style and charts inside.
+@dataclass(frozen=True)
+class LiveState:
+    """The state of a comparison that is running, as its page says it.
+
+    Attributes:
+        version: The version of the page; another one has other numbers.
+        text: What the comparison is doing.
+        share: The share of the budget that is used; None if it is unknown.
+    """
+
+    version: str
+    text: str
+    share: float | None
+
+
+@dataclass(frozen=True)
+class DrawnChart:
+    """A chart as the template places it.
+
+    Attributes:
+        id: Its name.
+        title: Its heading.
+        note: How to read it.
+        svg: The drawing for a page without scripts; empty on a live page.
+    """
+
+    id: str
+    title: str
+    note: str
+    svg: Markup
+
+
+def render(comparison: Comparison, *, live: LiveState | None = None) -> str:
+    """Return the report of a comparison as HTML, with its style, charts, scripts and raw numbers inside.
 
     A part that cannot be made is a note on the page, and in ``comparison.parts``.
 
     Args:
         comparison: A finished comparison. The same comparison always gives the same text.
+        live: What to say of a comparison that is running; its page renews itself.
     """
-    return render_template("page.html", values_of(_values(comparison)), comparison.parts)
+    assets = load_assets(with_charts=True, is_live=live is not None)
+    return render_template("page.html", values_of(_values(comparison, live)), comparison.parts, assets)
 
 
-def assign_colours(names: Sequence[str]) -> dict[str, str]:
-    """Return a colour for each contender, the same in all charts of a page."""
-    return {name: charts.PALETTE[index % len(charts.PALETTE)] for index, name in enumerate(names)}
-
-
-def _values(comparison: Comparison) -> dict[str, Callable[[], Any]]:
+def _values(comparison: Comparison, live: LiveState | None) -> dict[str, Callable[[], Any]]:
     """Return a function for each value of the template, so that one that raises leaves the others."""
     record, plan, make = comparison.record, comparison.plan, comparison.parts.make
     names = [contender.name for contender in record.contenders]
@@ -66,6 +113,10 @@ def _values(comparison: Comparison) -> dict[str, Callable[[], Any]]:
 
     def summaries() -> list[Summary]:
         return comparison.contenders
+
+    @cache
+    def page_data() -> dict[str, Any]:
+        return _page_data(comparison, colours)
 
     def rows() -> list[dict[str, Any]]:
         rows = (
@@ -88,13 +139,26 @@ def _values(comparison: Comparison) -> dict[str, Callable[[], Any]]:
         "optimum": lambda: plan.optimum,
         "rows": rows,
         "colours": lambda: colours,
-        "charts": lambda: _charts(comparison, colours),
+        "charts": lambda: _drawn_charts(comparison, page_data()["drawn"], with_svg=live is None),
+        "page_data": lambda: embedded_json({key: value for key, value in page_data().items() if key != "drawn"}),
+        "left_out": lambda: page_data()["raw"]["left_out"] if page_data()["raw"] else "",
+        "live": lambda: live,
+        "how_sure": lambda: how_sure(comparison),
+        "half_budget": lambda: make(
+            "what half the budget concludes", lambda: search.half_budget_sentence(comparison), ""
+        ),
+        "is_exchangeable": lambda: search.is_exchangeable(comparison),
+        "pruned": lambda: search.pruned_rows(comparison),
+        "split_sentences": lambda: charts.split_sentences(comparison),
+        "command": lambda: record.environment.get("command", ""),
+        "sortable": lambda: _sortable,
         "cautions": lambda: comparison.cautions,
         "half_sample_check": lambda: comparison.half_sample_check,
         "failures": lambda: comparison.failures,
         # The contender whose value comes from seeds that no other stage used.
         "with_fresh_value": lambda: next((summary for summary in summaries() if summary.value_stage == "value"), None),
         "has_user_settings": lambda: any(summary.yours is not None for summary in summaries()),
+        "has_untuned": lambda: any(summary.untuned is not None for summary in summaries()),
         "has_starting_points": lambda: any(summary.recommended is not None for summary in summaries()),
         "target": lambda: plan.target,
         "maximize": lambda: plan.maximize,
@@ -109,13 +173,14 @@ def _values(comparison: Comparison) -> dict[str, Callable[[], Any]]:
         "execution_modes": lambda: {name: plan.execution_modes[name].reason for name in names},
         "seed": lambda: plan.seed,
         "seeds": lambda: {_STAGE_LABELS.get(stage, stage): sorted(_seeds(summaries()[0], stage)) for stage in STAGES},
-        "environment": lambda: record.environment,
+        "environment": lambda: {key: value for key, value in record.environment.items() if key != "command"},
         "version": lambda: record.environment.get("thalweg", ""),
         "created": lambda: record.created,
         "finished": lambda: record.finished,
-        "format_number": lambda: charts.format_number,
-        "format_digits": lambda: charts.format_digits,
-        "format_interval": lambda: charts.format_interval,
+        "format_number": lambda: format_number,
+        "format_digits": lambda: format_digits,
+        "format_interval": lambda: format_interval,
+        "format_seconds": lambda: format_seconds,
         "has_step_times": lambda: any(plan.step_s.get(name) for name in names),
         "num_trainings": lambda: len(_trainings(comparison)),
         "training_s": lambda: sum(entry.result.seconds for entry in _trainings(comparison)),
@@ -169,6 +234,7 @@ def _table_row(comparison: Comparison, summary: Summary) -> dict[str, Any]:
     contender = next(contender for contender in comparison.record.contenders if contender.name == summary.name)
     return {
         "name": summary.name,
+        "key": printable(summary.name),
         "about": summary.about,
         "value": compared_value(summary, plan),
         "train_loss": summary.train_loss,
@@ -179,6 +245,7 @@ def _table_row(comparison: Comparison, summary: Summary) -> dict[str, Any]:
         "num_settings": len(searched),
         "seconds": summary.seconds,
         "worse_by": summary.worse_by_text,
+        "worse_by_number": summary.worse_by,
         "metrics": summary.metrics,
         "untuned": summary.untuned,
         "starting_point": summary.recommended,
@@ -190,8 +257,12 @@ def _table_row(comparison: Comparison, summary: Summary) -> dict[str, Any]:
         "good_rates": summary.good_rates,
         "num_seeds": len(summary.seeds),
         "state": (
-            f"{4 * summary.state_numbers} B/parameter" if summary.state_bytes is None else f"{summary.state_bytes:,} B"
+            f"{4 * summary.state_numbers} B/parameter"
+            if summary.state_bytes is None
+            else format_bytes(summary.state_bytes)
         ),
+        "state_size": 4 * summary.state_numbers if summary.state_bytes is None else summary.state_bytes,
+        "findings": findings_of(summary),
         "line": summary.line,
         "tied": summary.name in comparison.verdict.tied,
         "recommended": summary.name == comparison.verdict.recommended,
@@ -199,66 +270,51 @@ def _table_row(comparison: Comparison, summary: Summary) -> dict[str, Any]:
     }
 
 
-def _charts(comparison: Comparison, colours: dict[str, str]) -> dict[str, Any]:
-    """Return the charts; one that cannot be drawn is left out, and noted."""
-    summaries, plan, make = comparison.contenders, comparison.plan, comparison.parts.make
-    above = " above the optimum" if plan.optimum else ""
-    # A time to a target has no optimum, even if the loss has.
-    value_optimum = plan.optimum if plan.target is None else None
-    value_label = comparison.metric + (above if plan.target is None else "")
-    limits = charts.shared_loss_range(summaries, plan.selected_on, optimum=plan.optimum, maximize=plan.maximize)
-    searched_lr = [
-        summary for summary in summaries if any("lr" in entry.settings for entry in summary.trials["search"])
-    ]
-    rate_label = f"{name_of_measure(comparison.record, plan.selected_on)}{above}"
+def _sortable(value: float) -> str:
+    """Return a number as an attribute by which a script sorts; empty if there is none."""
+    return repr(float(value)) if math.isfinite(value) else ""
 
-    def values() -> Markup | None:
-        if not any(math.isfinite(summary.value.mean) for summary in summaries):
-            return None
-        return charts.value_chart(summaries, colours, value_label, optimum=value_optimum)
 
-    def rate(summary: Summary) -> Markup:
-        return charts.learning_rate_chart(
-            summary,
-            colours[summary.name],
-            plan.selected_on,
-            rate_label,
-            limits,
-            optimum=plan.optimum,
-            maximize=plan.maximize,
-        )
-
-    rates = [
-        make(f"the chart of learning rates of {summary.name}", partial(rate, summary), None)
-        for summary in searched_lr
-        if limits
-    ]
+def _page_data(comparison: Comparison, colours: dict[str, int]) -> dict[str, Any]:
+    """Return the data of the script, each part made by itself; ``drawn`` holds the charts for the template."""
+    make = comparison.parts.make
+    order = make("the order of the contenders", lambda: [summary.name for summary in comparison.contenders], [])
+    drawn: dict[str, Any] = {
+        "values": make("the chart of values", lambda: charts.value_chart(comparison, colours), None),
+        "curves": make("the charts along the training", lambda: charts.curve_charts(comparison, colours), []),
+        "rates": make("the chart of learning rates", lambda: charts.learning_rate_chart(comparison, colours), None),
+        "budget": make("the chart of the budget", lambda: search.budget_chart(comparison, colours), None),
+        "splits": make("the chart of validation and test", lambda: charts.split_chart(comparison, colours), None),
+    }
+    every = [drawn["values"], *drawn["curves"], drawn["rates"], drawn["budget"], drawn["splits"]]
     return {
-        "rate_label": rate_label,
-        "values": make("the chart of values", values, None),
-        "curves": make("the charts along the training", lambda: _learning_curves(comparison, colours, above), []),
-        "rates": [chart for chart in rates if chart is not None],
+        "drawn": drawn,
+        "contenders": [{"name": printable(name), "colour": colours[name]} for name in order],
+        "charts": [chart.to_json() for chart in every if chart is not None],
+        "search": make("the chart of the search", lambda: search.search_json(comparison, colours), []),
+        "raw": make("the raw numbers", lambda: raw_numbers(comparison.trainings, comparison.to_json()), None),
     }
 
 
-def _learning_curves(comparison: Comparison, colours: dict[str, str], above: str) -> list[Markup]:
-    """Return a chart for each split that has learning curves of its own."""
-    summaries, plan = comparison.contenders, comparison.plan
-    runs = [entry.result.evaluations for summary in summaries for entry in summary.raced]
-    if not any(len(run) > 1 for run in runs):
-        return []
-    curves = []
-    for split in ("train", "validation"):
-        # On a surface without data all splits are the same function.
-        if split == "validation" and plan.judged_on == "train":
-            continue
-        # A user's function need not report the training loss.
-        if not any(math.isfinite(getattr(evaluation, split)) for run in runs for evaluation in run):
-            continue
-        label = name_of_measure(comparison.record, split)
-        optimum = None
-        if split == "train":
-            label, optimum = f"{label}{above}", plan.optimum
-        maximize = plan.maximize and split != "train"
-        curves.append(charts.learning_curve_chart(summaries, colours, split, label, optimum=optimum, maximize=maximize))
-    return curves
+def draw_chart(chart: Chart, parts: Parts, *, with_svg: bool = True) -> DrawnChart | None:
+    """Return a chart for a template; None if it cannot be drawn.
+
+    Args:
+        chart: The chart.
+        parts: Knows the charts that could not be drawn.
+        with_svg: False to leave out the drawing for a page without scripts.
+    """
+    svg = parts.make(f"the drawing of {chart.title}", partial(static_chart, chart), None) if with_svg else Markup()
+    return None if svg is None else DrawnChart(chart.id, chart.title, chart.note, svg)
+
+
+def _drawn_charts(comparison: Comparison, charts_by_place: dict[str, Any], *, with_svg: bool) -> dict[str, Any]:
+    """Return the charts for the template; one that cannot be drawn is left out, and noted."""
+
+    def place(chart: Chart | None) -> DrawnChart | None:
+        return None if chart is None else draw_chart(chart, comparison.parts, with_svg=with_svg)
+
+    return {
+        name: [each for each in map(place, item) if each is not None] if isinstance(item, list) else place(item)
+        for name, item in charts_by_place.items()
+    }

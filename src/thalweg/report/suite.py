@@ -9,10 +9,14 @@ from thalweg.comparison.results.aggregate import RESAMPLES
 from thalweg.comparison.results.terms import worse
 from thalweg.comparison.suite import folder_name
 from thalweg.comparison.suite_result import CAUTION
-from thalweg.report import charts
-from thalweg.report.charts import shorten
+from thalweg.errors import printable
+from thalweg.report.assets import load_assets
+from thalweg.report.charts.colours import assign_colours
+from thalweg.report.charts.suite import means_chart, profile_chart
 from thalweg.report.files import write_page
-from thalweg.report.page import assign_colours, write
+from thalweg.report.numbers import shorten
+from thalweg.report.page import draw_chart, write
+from thalweg.report.raw_numbers import embedded_json
 from thalweg.report.templates import render_template, values_of
 
 
@@ -51,11 +55,21 @@ def render_suite(suite: Suite) -> str:
     """
     colours = assign_colours(_contenders_in_page_order(suite))
 
-    def means() -> Any:
+    def charts() -> dict[str, Any]:
         if suite.aggregate is None:
-            return None
-        intervals = {name: (ratio.low, ratio.mean, ratio.high) for name, ratio in suite.aggregate.ratio.items()}
-        return charts.interval_chart(intervals, colours, "interquartile mean of the ratio to the best")
+            return {}
+        return {
+            "means": means_chart(suite.aggregate, colours),
+            "profiles": profile_chart(suite.aggregate, colours),
+        }
+
+    def drawn() -> dict[str, Any]:
+        return {name: draw_chart(chart, suite.parts) for name, chart in charts().items()}
+
+    def page_data() -> Any:
+        contenders = [{"name": printable(name), "colour": colours[name]} for name in suite.contenders]
+        shown = suite.parts.make("the data of the charts", charts, {})
+        return embedded_json({"contenders": contenders, "charts": [chart.to_json() for chart in shown.values()]})
 
     values = {
         "title": lambda: shorten(f"suite: {', '.join(suite.comparisons)}"),
@@ -65,11 +79,12 @@ def render_suite(suite: Suite) -> str:
         "worse": lambda: worse,
         "resamples": lambda: RESAMPLES,
         "pages": lambda: {task: page_path(task) for task in suite.comparisons},
-        "means": means,
-        "profiles": lambda: None if suite.aggregate is None else charts.profile_chart(suite.aggregate, colours),
+        "keys": lambda: {name: printable(name) for name in colours},
+        "charts": drawn,
+        "page_data": page_data,
         "version": lambda: next(iter(suite.comparisons.values())).record.environment.get("thalweg", ""),
     }
-    return render_template("suite.html", values_of(values), suite.parts)
+    return render_template("suite.html", values_of(values), suite.parts, load_assets(with_charts=True))
 
 
 def _contenders_in_page_order(suite: Suite) -> list[str]:

@@ -1,7 +1,5 @@
 """Templates: HTML from values that may be missing. Everything is escaped, and the page may load and run nothing."""
 
-import base64
-import hashlib
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,13 +9,12 @@ from markupsafe import Markup
 
 from thalweg.errors import printable
 from thalweg.parts import Parts
+from thalweg.report.assets import Assets
 
 _NOTES = "<!-- notes -->"  # the place of notes on values that are missing
-_STYLE = re.compile(r"<style>(.*?)</style>", re.DOTALL)
-_SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 
 
-def render_template(template: str, values: Mapping[str, Any], parts: Parts) -> str:
+def render_template(template: str, values: Mapping[str, Any], parts: Parts, assets: Assets) -> str:
     """Fill a template of this folder. A value that the template names and that is missing is an error.
 
     In the template, ``{% call part("the table") %}`` begins a part: if it cannot be made, a note stands in its place.
@@ -26,6 +23,7 @@ def render_template(template: str, values: Mapping[str, Any], parts: Parts) -> s
         template: The name of the template.
         values: The values, from ``values_of``.
         parts: Knows the parts that could not be made.
+        assets: The style, the scripts and the policy of the page.
     """
     environment = Environment(
         loader=PackageLoader("thalweg.report", "."),
@@ -33,10 +31,6 @@ def render_template(template: str, values: Mapping[str, Any], parts: Parts) -> s
         undefined=StrictUndefined,
         trim_blocks=True,
         finalize=_visible,
-    )
-    base, own = (
-        environment.loader.get_source(environment, name)[0]  # type: ignore[union-attr]  # it is set above
-        for name in ("base.html", template)
     )
     shown: set[str] = set()
 
@@ -48,7 +42,7 @@ def render_template(template: str, values: Mapping[str, Any], parts: Parts) -> s
             shown.add(text)
             return _note(text)
 
-    page = environment.get_template(template).render(values, part=part, policy=_policy(base, own))
+    page = environment.get_template(template).render(values, part=part, assets=assets)
     notes = dict.fromkeys(missing.text for missing in parts.missing if missing.text not in shown)
     return page.replace(_NOTES, "".join(map(_note, notes)), 1)
 
@@ -83,22 +77,3 @@ def _note(text: str) -> Markup:
 def _visible(value: Any) -> Any:
     """Make control characters and marks of the writing direction visible in a text that is not HTML."""
     return printable(value, keep="\n\t") if isinstance(value, str) and not isinstance(value, Markup) else value
-
-
-def _policy(base: str, own: str) -> str:
-    """The Content-Security-Policy of a page: our own style and script, and nothing else from anywhere.
-
-    Attributes of style remain, because the charts need them; they can load nothing.
-    """
-    styles, scripts = _hashes(_STYLE, base + own), _hashes(_SCRIPT, own)
-    return (
-        f"default-src 'none'; style-src {styles}; style-src-elem {styles}; style-src-attr 'unsafe-inline'; "
-        + (f"script-src {scripts}; " if scripts else "")
-        + "img-src data:; base-uri 'none'; form-action 'none'"
-    )
-
-
-def _hashes(element: re.Pattern[str], template: str) -> str:
-    """Return the hashes of the contents of an element of a template, as a policy names them."""
-    digests = (hashlib.sha256(text.encode()).digest() for text in element.findall(template))
-    return " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)

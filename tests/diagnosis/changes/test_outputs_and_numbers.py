@@ -153,6 +153,37 @@ def test_the_softmax_of_one_unit_becomes_a_sigmoid() -> None:
     assert "more than one unit" in change.why_not(classes(Ending(SOFTMAXES["method"])), None)
 
 
+@pytest.mark.parametrize(
+    ("loss_fn", "is_one_unit", "works"),
+    [
+        (nn.CrossEntropyLoss(), False, True),
+        (nn.NLLLoss(), False, False),
+        (nn.BCEWithLogitsLoss(), True, True),
+        (nn.BCELoss(), True, False),
+        (lambda output, target: functional.cross_entropy(2 * output, target, label_smoothing=0.1), False, True),
+    ],
+)
+def test_before_a_loss_of_logits_no_softmax_is_right(loss_fn: Any, is_one_unit: bool, works: bool) -> None:
+    x, y = blobs()
+
+    def make(ending: Any) -> Training:
+        torch.manual_seed(0)
+        training = classes(Ending(ending, outputs=1 if is_one_unit else 3), loss_fn=loss_fn)
+        if is_one_unit:
+            training.batches = repeat(x, (y == 0).float().unsqueeze(1))
+        return training
+
+    change = BY_NAME["no softmax before the loss"]
+    wrong = (lambda x: x.softmax(1)) if is_one_unit else (lambda x: x.softmax(0))
+    if works:
+        assert train(change.apply(make(wrong), None), 4) == pytest.approx(train(make(lambda x: x), 4))
+    else:
+        assert change.why_not(make(wrong), None) == "the loss takes probabilities"
+    others = ("softmax over the classes", "sigmoid instead of the softmax of one unit")
+    reasons = [BY_NAME[name].why_not(make(wrong), None) for name in others]
+    assert ("the loss takes logits" in reasons) == works
+
+
 def test_a_cross_entropy_over_one_class_becomes_a_binary_one() -> None:
     x, y = blobs()
     training = classes(mlp(4, 8, 1), loss_fn=nn.CrossEntropyLoss())

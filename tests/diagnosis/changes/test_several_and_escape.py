@@ -44,6 +44,29 @@ def test_only_the_discriminator_is_slowed_down(where: str | None) -> None:
     assert change.why_not(classes(), None) == "no group holds a discriminator alone"
 
 
+def test_without_names_the_discriminator_is_what_makes_no_output() -> None:
+    class Pair(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.north, self.south = mlp(4, 8, 2), mlp(2, 8, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.north(x)
+
+    model = Pair()
+    first = torch.optim.SGD(model.south.parameters(), lr=0.3)  # the training's own optimizer steps the discriminator
+    second = torch.optim.SGD(model.north.parameters(), lr=0.5)
+
+    def step(training: Training, x: Tensor, y: Tensor) -> Tensor:
+        first.step()
+        second.step()
+        return y.sum()
+
+    training = Training(model, first, repeat(torch.rand(8, 4), torch.rand(8, 2)), functional.mse_loss, step)
+    BY_NAME["discriminator's learning rate / 10"].apply(training, None)
+    assert [optimizer.param_groups[0]["lr"] for optimizer in (first, second)] == pytest.approx([0.03, 0.5])
+
+
 class Values(nn.Module):
     """A network of values inside a model, as in Q-learning."""
 
@@ -55,13 +78,16 @@ class Values(nn.Module):
         return self.net(x)
 
 
-@pytest.mark.parametrize("inner", [False, True])
-def test_targets_of_a_slow_copy_keep_values_bounded(inner: bool) -> None:
+@pytest.mark.parametrize(("inner", "cut"), [(False, "no_grad"), (True, "no_grad"), (False, "detach"), (True, "detach")])
+def test_targets_of_a_slow_copy_keep_values_bounded(inner: bool, cut: str) -> None:
     def step(training: Training, state: Tensor, following: Tensor) -> Tensor:
         values = training.model.net if inner else training.model
         training.optimizer.zero_grad()
-        with torch.no_grad():
-            target = 1.0 + 1.05 * values(following)
+        if cut == "detach":
+            target = 1.0 + 1.05 * values(following).detach()
+        else:
+            with torch.no_grad():
+                target = 1.0 + 1.05 * values(following)
         loss = (values(state) - target).square().mean()
         loss.backward()
         training.optimizer.step()

@@ -138,6 +138,23 @@ def test_decay_on_norms_is_possible_only_where_it_acts() -> None:
     assert named(training(model, optimizer=torch.optim.AdamW(groups, lr=1e-2, weight_decay=1.0))) == []
 
 
+def test_strong_decay_of_vectors_alone_is_decay_on_norms() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(FEATURES, 16), nn.LayerNorm(16), nn.ReLU(), nn.Linear(16, CLASSES))
+    matrices = [param for param in model.parameters() if param.dim() > 1]
+    vectors = {"params": [param for param in model.parameters() if param.dim() < 2], "weight_decay": 50.0}
+    alone = torch.optim.AdamW([{"params": matrices, "weight_decay": 0.0}, vectors], lr=1e-2)
+    assert named(training(model, optimizer=alone)) == [("decay_on_norms", "possible", "1")]
+    everywhere = torch.optim.AdamW([{"params": matrices, "weight_decay": 50.0}, vectors], lr=1e-2)
+    assert named(training(model, optimizer=everywhere)) == [("weight_decay_too_strong", "likely", None)]
+    plain = network()
+    biases = {"params": [param for param in plain.parameters() if param.dim() < 2], "weight_decay": 50.0}
+    without_norm = [{"params": [param for param in plain.parameters() if param.dim() > 1], "weight_decay": 0.0}, biases]
+    assert named(training(plain, optimizer=torch.optim.AdamW(without_norm, lr=1e-2))) == [
+        ("weight_decay_too_strong", "likely", None)
+    ]
+
+
 def test_a_line_search_that_calls_a_closure_gives_no_clue() -> None:
     model = network()
     optimizer = torch.optim.LBFGS(model.parameters(), lr=0.1, max_iter=2)

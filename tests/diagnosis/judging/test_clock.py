@@ -58,3 +58,20 @@ def test_a_run_that_fails_counts() -> None:
 
 def test_before_the_first_run_there_is_time() -> None:
     assert Time(1.0).clock.pays_for(100.0)
+
+
+def test_a_watched_run_is_no_measure_of_others() -> None:
+    time = Time(1e9)
+    with time.clock.timing_run(is_watched=True):
+        time.processor += 100.0
+    time.clock.own_s = 1.0
+    assert time.clock.pays_for(7.5)
+    time.run(0.0, 1.0)
+    assert not time.clock.pays_for(1.0)
+
+
+def test_the_first_replay_must_fit_into_the_budget() -> None:
+    time = Time(10.0)
+    with time.clock.timing_run(is_watched=True):
+        time.wall += 6.0
+    assert not time.clock.pays_for(1.0)

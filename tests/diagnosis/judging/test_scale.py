@@ -92,3 +92,19 @@ def test_the_unit_of_a_metric_does_not_matter(factor: float) -> None:
 
     assert at(factor).share(0.5 * factor) == pytest.approx(at(1.0).share(0.5))
     assert at(factor).noise == pytest.approx(at(1.0).noise)
+
+
+def test_where_training_harms_a_run_is_judged_by_how_far_it_falls() -> None:
+    """An untrained model has the best score, -2; runs end at -2, at 20 below, at -1e20, and without an end."""
+    fine, worse, worst = (run(-2.0, final, final) for final in (-2.0, -22.0, -1e20))
+    scale = Scale([fine, worse, worst])
+    assert scale.final_share(fine) == 1.0
+    assert scale.final_share(worse) == pytest.approx(0.5)
+    assert scale.final_share(worst) == pytest.approx(0.0, abs=1e-9)
+    assert scale.share(-math.inf) == 0.0
+
+
+def test_a_score_of_the_mean_output_says_nothing_of_a_blind_model() -> None:
+    """As the distance of two means: the mean of all outputs has it, too."""
+    assert not Scale([run(-4.0, -0.2, -0.1, -0.1, -0.1, blind=(-4.0, -0.10001))]).is_empty
+    assert Scale([run(-4.0, -0.2, -0.1, -0.1, -0.1005, blind=(-4.0, -0.1008))]).is_empty

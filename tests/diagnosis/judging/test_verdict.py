@@ -141,10 +141,24 @@ def test_what_no_replay_settles_is_named_if_nothing_is_learnt() -> None:
     labels = Clue("labels_misaligned", "possible")
     trials, _ = tried(CORE, 0.1, lower=0.1, higher=0.1, adam=0.1)
     result = decide(trials, [labels, Clue("plateau", "possible")])
-    assert (result.untried, result.is_failing) == ((labels,), True)
+    assert (result.unsettled, result.is_failing) == ((labels,), True)
 
     trials, _ = tried(CORE, 0.9, lower=0.1, higher=0.9, adam=0.9)
     assert decide(trials, [labels]) == Verdict((), (), is_failing=False)
+
+
+def test_a_certain_fault_without_a_change_is_no_healthy_training() -> None:
+    unused = Clue("no_gradient", "certain", "body")
+    trials, _ = tried(CORE, 0.9, lower=0.1, higher=0.9, adam=0.9)
+    assert decide(trials, [unused]) == Verdict((), (unused,), is_failing=True)
+    assert decide(trials, [replace(unused, certainty="likely")]).is_failing is False
+
+
+def test_where_no_change_cures_what_is_likely_is_named() -> None:
+    flat = clue_candidate("saturation", "likely", "scale")
+    trials, _ = tried([flat, *CORE], 0.1, scale=0.1, lower=0.1, higher=0.1, adam=0.1)
+    result = decide(trials, [flat.clue, Clue("plateau", "possible")])
+    assert (result.unsettled, result.is_failing) == ((flat.clue,), True)
 
 
 def test_differences_between_runs_that_learn_nothing_are_chance() -> None:

@@ -9,7 +9,7 @@ from thalweg.diagnosis.changes import changes_for
 from thalweg.diagnosis.clue import Clue
 from thalweg.diagnosis.judging.candidates import Candidate
 from thalweg.diagnosis.judging.clock import Clock
-from thalweg.diagnosis.judging.verification import Verifier, compared, scores
+from thalweg.diagnosis.judging.verification import RANK_ALPHA, Verifier, compared, rank_sum_level, scores
 from thalweg.diagnosis.run_record import RunRecord
 
 CANDIDATE = Candidate(Clue("lr_too_low", "certain"), changes_for("lr_too_low", None)[0])
@@ -49,6 +49,29 @@ def test_an_improvement_that_does_not_matter_is_no_cure() -> None:
 
 def test_a_cure_that_makes_it_worse() -> None:
     assert not compared(CANDIDATE, records(0.9, 0.92, 0.9), records(0.2, 0.3, 0.2), 0.05).holds
+
+
+def test_a_cure_of_a_training_that_fails_on_some_seeds_only_holds_by_ranks() -> None:
+    """All five are better after it, though the mean of what they gain is not shown to be above zero."""
+    before, after = records(0.90, -math.inf, 0.89, -math.inf, 0.94), records(0.966, 0.972, 0.970, 0.964, 0.970)
+    assert not compared(CANDIDATE, before, after, 0.02).holds
+    assert compared(CANDIDATE, before, after, 0.02, RANK_ALPHA).holds
+    assert not compared(CANDIDATE, before, records(0.966, 0.972, 0.93, 0.964, 0.91), 0.02, RANK_ALPHA).holds
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "level"),
+    [
+        ([1, 2, 3], [4, 5, 6], 1 / 20),
+        ([1, 2, 3, 4, 6], [5, 7, 8, 9, 10], 2 / 252),
+        ([1, 2, 3, 4, 7], [5, 6, 8, 9, 10], 4 / 252),  # sums of ranks of 38 and above
+        ([4, 5, 6], [1, 2, 3], 1.0),
+        ([1, 1], [1, 2], 1 / 2),  # half of the six pairs have the 2
+    ],
+)
+def test_levels_of_sums_of_ranks(before: list[float], after: list[float], level: float) -> None:
+    """Counted by hand, as in the tables of Wilcoxon (1945)."""
+    assert rank_sum_level(before, after) == pytest.approx(level)
 
 
 def test_runs_that_diverge_count_as_blind_models() -> None:
@@ -117,7 +140,7 @@ def test_a_second_cure_uses_the_runs_of_the_first() -> None:
 
 def test_without_time_nothing_is_verified() -> None:
     clock = Clock(1.0, lambda: 0.0, lambda: 0.0)
-    clock._runs.append((0.6, 0.0))
+    clock._durations.append((0.6, 0.0))
     result, laboratory, _ = verified({}, {}, clock)
     assert result is None
     assert laboratory.tried == []

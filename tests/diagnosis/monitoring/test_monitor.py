@@ -55,7 +55,7 @@ def test_gradient_norms_and_true_updates_are_those_of_an_independent_loop() -> N
     monitor = thalweg.watch(model, optimizer, every=1)
     gradients, ratios, sizes, steepness, alignments = [], [], [], [], []
     with monitor:
-        for x, y in batches(7):
+        for x, y in batches(10):
             optimizer.zero_grad()
             loss = (model(x) - y).square().mean()
             loss.backward()
@@ -72,13 +72,13 @@ def test_gradient_norms_and_true_updates_are_those_of_an_independent_loop() -> N
             monitor.step(loss)
     record = monitor.record
     assert record.gradient_norms["2.weight"] == pytest.approx(gradients, rel=1e-5)
-    # The weight's own size is measured at every fourth step, and stands for the steps between.
-    known = [sizes[0]] * 4 + [sizes[4]] * 3
+    # The weight's own size is measured at every eighth step, and stands for the steps between.
+    known = [sizes[0]] * 8 + [sizes[8]] * 2
     expected = [update / size for update, size in zip(ratios, known, strict=True)]
     assert record.update_ratios["2.weight"] == pytest.approx(expected, rel=1e-4)
     # So are slopes and successive gradients.
-    assert record.alignments["AdamW"][::4] == pytest.approx(alignments[::4], rel=1e-4)
-    for step in (0, 4):
+    assert record.alignments["AdamW"][::8] == pytest.approx(alignments[::8], rel=1e-4)
+    for step in (0, 8):
         (gradient, update), (following, _) = steepness[step], steepness[step + 1]
         sharpness = 1 - (following @ update) / (gradient @ update)
         assert record.sharpness["AdamW"][step] == pytest.approx(sharpness.item(), rel=1e-3)
@@ -154,8 +154,8 @@ def test_a_unit_is_dead_if_no_batch_of_the_last_steps_activates_it() -> None:
         model[0].weight.copy_(torch.eye(2))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     both, first = torch.tensor([[1.0, 1.0]]), torch.tensor([[1.0, -1.0]])
-    with watch(model, optimizer, every=4) as monitor:
-        for step in range(4 * 20):
+    with watch(model, optimizer, every=5) as monitor:
+        for step in range(5 * 20):
             monitor.step(_step(model, optimizer, both if step == 0 else first))
     # The second unit is active in the first batch: that counts for this window of four and the next one.
     assert monitor.record.dead["0"] == [0.0] * 8 + [0.5] * 12
@@ -218,15 +218,17 @@ def test_hooks_are_gone_after_an_error_too() -> None:
     assert monitor.record.steps == [0, 1]
 
 
-def test_between_monitored_steps_no_module_has_a_hook() -> None:
+@pytest.mark.parametrize(("every", "gap"), [(5, 5), (6, 6), (4, 8), (3, 9), (1, 8)])
+def test_a_module_has_a_hook_during_full_measurements_only(every: int, gap: int) -> None:
+    """At every fifth step or more rarely all measurements are full, else those that are eight steps apart."""
     model = perceptron()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     seen = []
-    with watch(model, optimizer, every=4) as monitor:
-        for x, _ in batches(8):
+    with watch(model, optimizer, every=every) as monitor:
+        for x, _ in batches(2 * gap):
             seen.append(hooks_of(model) > 0)
             monitor.step(_step(model, optimizer, x))
-    assert seen == [True, False, False, False] * 2
+    assert seen == [True, *[False] * (gap - 1)] * 2
 
 
 def test_no_step_waits_for_the_device() -> None:

@@ -124,9 +124,9 @@ def test_units_that_die_later_are_dated() -> None:
             with torch.no_grad():
                 model[2].bias.fill_(-50.0)
 
-    clue = the(watched(model, after=kill, every=2, steps=110), "dead_relu")
-    # Units that were active count for two windows of four measurements, every fourth step.
-    assert 30 <= clue.since <= 30 + 2 * 4 * 4
+    clue = the(watched(model, after=kill, every=5, steps=110), "dead_relu")
+    # Units that were active count for two windows of four measurements.
+    assert 30 <= clue.since <= 30 + 2 * 4 * 5
     assert clue.where == "2"
 
 
@@ -246,7 +246,9 @@ def test_values_that_are_not_finite_are_dated_and_placed() -> None:
 
     model = network()
     optimizer = torch.optim.SGD(model.parameters(), 0.01)
-    assert watched(model, optimizer, after=poison, steps=14).record.non_finite == NonFinite(10, "2", "output")
+    assert watched(model, optimizer, after=poison, every=5, steps=14).record.non_finite == NonFinite(
+        10, "2.weight", "parameter"
+    )
     roots = watched(network(), loss_fn=lambda a, b: ((a - a.detach()) ** 2).sqrt().mean(), steps=4)
     assert roots.record.non_finite == NonFinite(0, "6", "gradient")
     assert the(roots, "nan_from_sqrt").certainty == "likely"

@@ -2,7 +2,10 @@
 
 import os
 import platform
+import shlex
+import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,6 +33,14 @@ def describe(usable: Sequence[str]) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "device": hardware_of(usable),
     }
+
+
+def command_line() -> dict[str, str]:
+    """Return the command line of thalweg that runs in this process, as ``command``; empty in any other program."""
+    program = Path(sys.argv[0])
+    if program.stem != "thalweg" and program.parts[-2:] != ("thalweg", "__main__.py"):
+        return {}
+    return {"command": shlex.join(["thalweg", *sys.argv[1:]])}
 
 
 def _processor() -> str:

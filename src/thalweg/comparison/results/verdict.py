@@ -57,6 +57,7 @@ class RunState:
         studies: The studies of each optimizer that a ranking has or should have; None if none was planned.
         step: The evaluation at which contenders are compared if no training has ended, with its unit: ``report 3``.
         time: The time budget in words; empty if the budget is no time.
+        is_running: True while it is running.
     """
 
     is_finished: bool = True
@@ -64,9 +65,10 @@ class RunState:
     studies: int | None = None
     step: str = ""
     time: str = ""
+    is_running: bool = False
 
 
-def run_state(record: ComparisonRecord, trials: Sequence[TrialRecord]) -> RunState:
+def run_state(record: ComparisonRecord, trials: Sequence[TrialRecord], *, is_running: bool = False) -> RunState:
     """Return how far a stored comparison has come."""
     plan, budget = record.plan, record.plan.budget
     stopped = [trial for trial in trials if trial.result.status == "stopped"]
@@ -79,6 +81,7 @@ def run_state(record: ComparisonRecord, trials: Sequence[TrialRecord]) -> RunSta
         studies=None if plan.ranking is None else plan.ranking.studies,
         step=f"report {step}" if is_function else f"step {step} of {length}",
         time=f"{budget.seconds:g} s" if budget is not None and budget.seconds is not None else "",
+        is_running=is_running and record.finished is None,
     )
 
 
@@ -132,6 +135,8 @@ def _with_state(text: str, state: RunState) -> str:
     if state.is_finished:
         return text
     trainings = "1 training" if state.trainings == 1 else f"{state.trainings:,} trainings"
+    if state.is_running:
+        return f"Running; stored so far: {trainings}. {text}"
     return f"Interrupted after {trainings}; the same command resumes. So far: {text}"
 
 
@@ -165,7 +170,7 @@ def _unended_verdict(race: Race, state: RunState, ranking_text: str) -> Verdict:
 
 def _headline(race: Race, recommended: str, state: RunState) -> str:
     if not state.is_finished:
-        return f"Interrupted; best so far: {recommended}."
+        return f"{'Running' if state.is_running else 'Interrupted'}; best so far: {recommended}."
     rivals = [name for name in race.remaining if name != recommended]
     if race.settled == "unraced" and rivals:
         return f"Best so far: {recommended}."

@@ -19,6 +19,8 @@ class Evaluation:
         validation: Measure on the validation split.
         test: Measure on the test split; not a number if it was not measured at this moment.
         metrics: Further numbers that were recorded, by name.
+        seconds: Seconds of the training so far; of a member of a population, its share. Not a number in old stores, and
+            where no curve is kept.
     """
 
     step: int
@@ -26,6 +28,7 @@ class Evaluation:
     validation: float
     test: float = math.nan
     metrics: dict[str, float] = field(default_factory=dict)
+    seconds: float = field(default=math.nan, compare=False)
 
 
 @dataclass(frozen=True)

@@ -115,6 +115,9 @@ class _TrainingLog:
             self._test()
         self.evaluation_s = monotonic() - start_s
         self._share_seconds()
+        for member in self.active:
+            evaluations = self._evaluations[member]
+            evaluations[-1] = replace(evaluations[-1], seconds=self._seconds[member])
 
     def _test(self) -> None:
         """Add the test value and the further metrics of each active member to its last evaluation."""

@@ -33,14 +33,13 @@ from thalweg.diagnosis.changes.outputs import (
     LogForNll,
     LossOfProbabilities,
     MeanLoss,
-    MendSoftmaxDim,
     RemoveActivation,
     ReshapeTargets,
-    SigmoidForOneUnit,
 )
 from thalweg.diagnosis.changes.parts.change import Change
 from thalweg.diagnosis.changes.parts.output import ACTIVATIONS, PROBABILITIES
 from thalweg.diagnosis.changes.several import LowerWeight, SlowDiscriminator, SlowTarget
+from thalweg.diagnosis.changes.softmaxes import MendSoftmaxDim, SigmoidForOneUnit, WithoutSoftmax
 from thalweg.diagnosis.changes.steps import (
     ConstantSchedule,
     DecayOnlyMatrices,
@@ -79,6 +78,7 @@ _OUTPUTS: list[Change] = [
     LossOfProbabilities(
         name="a loss of probabilities", cures=("softmax_before_cross_entropy", "sigmoid_before_bce_logits")
     ),
+    WithoutSoftmax(name="no softmax before the loss", cures=("softmax_wrong_dim", "softmax_of_one_unit")),
     RemoveActivation(name="no activation at the output", cures=("output_activation",), functions=ACTIVATIONS),
     MendSoftmaxDim(name="softmax over the classes", cures=("softmax_wrong_dim",)),
     SigmoidForOneUnit(name="sigmoid instead of the softmax of one unit", cures=("softmax_of_one_unit",)),
@@ -119,6 +119,7 @@ _STEPS: list[Change] = [
     ScaleLearningRate(name="learning rate x 100", cures=("lr_too_low", "update_below_precision"), factor=100.0),
     ScaleLearningRate(name="learning rate / 100", cures=("lr_too_high", "bootstrap_divergence"), factor=0.01),
     ScaleLearningRate(name="learning rate x 1000", cures=("lr_too_low",), factor=1000.0),
+    ScaleLearningRate(name="learning rate x 10000", cures=("lr_too_low",), factor=10000.0),
     SetSetting(
         name="no weight decay",
         cures=("weight_decay_too_strong", "posterior_collapse"),
@@ -220,6 +221,13 @@ _SIGNALS: list[Change] = [
         ),
         size=3,
     ),
+    ReplaceActivations(
+        name="ReLU instead of sigmoid and tanh",
+        cures=("vanishing_gradient", "saturation"),
+        size=3,
+        old=_FLAT,
+        new="ReLU()",
+    ),
     Initialize(
         name="He initialization",
         cures=("vanishing_gradient", "dead_relu", "exploding_gradient", "init_too_large", "zero_init"),
@@ -249,13 +257,6 @@ _SIGNALS: list[Change] = [
         size=2,
     ),
     NormalizeQueries(name="queries and keys normalized", cures=("attention_logit_growth",), size=3),
-    ReplaceActivations(
-        name="ReLU instead of sigmoid and tanh",
-        cures=("vanishing_gradient", "saturation"),
-        size=3,
-        old=_FLAT,
-        new="ReLU()",
-    ),
     ReplaceActivations(
         name="LeakyReLU instead of ReLU", cures=("dead_relu",), size=3, old=("ReLU", "ReLU6"), new="LeakyReLU(0.1)"
     ),

@@ -11,14 +11,12 @@ from torch.nn import functional
 
 from thalweg.diagnosis.changes.parts.batches import derived_batches, parts_of
 from thalweg.diagnosis.changes.parts.change import Change
-from thalweg.diagnosis.changes.parts.functions import rebuild_output, replace_functions
+from thalweg.diagnosis.changes.parts.functions import rebuild_output
 from thalweg.diagnosis.changes.parts.modules import assignment, module_of, path
 from thalweg.diagnosis.changes.parts.output import (
     ACTIVATIONS,
     PROBABILITIES,
-    Output,
     class_dim,
-    first_batch,
     output_of,
     plain_output,
     text_of_output,
@@ -27,7 +25,6 @@ from thalweg.diagnosis.changes.parts.output import (
 from thalweg.tasks.training import Training
 
 _EPS = 1e-12
-SOFTMAXES = frozenset(("softmax", "log_softmax"))
 _NO_LOSS_FN = "the step does not use loss_fn"
 
 
@@ -47,8 +44,8 @@ class LossOf:
         return self.loss_fn(*self.change(output, target))
 
 
-def _module_code(training: Training, where: str | None, names: frozenset[str], module: str) -> str | None:
-    """Return the line that exchanges the module which makes the output; None if the text of ``forward`` does."""
+def module_code(training: Training, where: str | None, names: frozenset[str], module: str) -> str | None:
+    """Return the line that exchanges the module that makes the output; None if the text of ``forward`` does."""
     own = module_of(training.model, where) if where else None
     children = dict(training.model.named_modules())
     if own is not None and not list(own.children()) and type(own).__module__.startswith("torch.nn"):
@@ -92,17 +89,17 @@ class RemoveActivation(Change):
 
     def lines(self, training: Training, where: str | None) -> str:
         where = blamed(training, where, self.functions)
-        line = _module_code(training, where, self.functions, "nn.Identity()")
+        line = module_code(training, where, self.functions, "nn.Identity()")
         if line is not None:
             return line
         matches = output_of(training, where, self.functions)
-        return _BEFORE.format(
+        return CODE_BEFORE.format(
             module=path(where or ""), names=sorted({matches.function if matches else ""}), value="args[0]"
         )
 
 
 # For activations that the text of a forward calls: the same by torch's own means.
-_BEFORE = """# Or leave the activation out of the last line of forward.
+CODE_BEFORE = """# Or leave the activation out of the last line of forward.
 from torch.overrides import TorchFunctionMode
 
 
@@ -171,87 +168,6 @@ def _on_first(output: Any, function: Callable[[Tensor], Tensor]) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MendSoftmaxDim(Change):
-    """A softmax runs over the dimension of the classes."""
-
-    def why_not(self, training: Training, where: str | None) -> str:
-        matches = self._softmax_at(training, where)
-        if matches is None and where and module_of(training.model, where) is not training.model:
-            return ""  # inside a module, such as attention: all its softmaxes run over the last dimension
-        if matches is None:
-            return "no softmax makes the output"
-        return "" if matches.before.dim() > 1 else "the output has one dimension"
-
-    def _softmax_at(self, training: Training, where: str | None) -> Output | None:
-        return output_of(training, where, SOFTMAXES)
-
-    def alter(self, training: Training, where: str | None) -> None:
-        module = module_of(training.model, where)
-        assert module is not None
-        matches = self._softmax_at(training, where)
-        if matches is None:
-            replacement = _over(-1)
-            replace_functions(training, {"softmax": replacement, "log_softmax": replacement}, module)
-            return
-        dim = class_dim(matches.before, first_batch(training)[1])
-        rebuild_output(module, SOFTMAXES, _over(dim))
-
-    def lines(self, training: Training, where: str | None) -> str:
-        matches = self._softmax_at(training, where)
-        if matches is None:
-            return f"# In {path(where or '')}: softmax(dim=-1), over the last dimension."
-        dim = class_dim(matches.before, first_batch(training)[1])
-        kind = "LogSoftmax" if matches.function == "log_softmax" else "Softmax"
-        line = _module_code(training, where, SOFTMAXES, f"nn.{kind}(dim={dim})")
-        if line is not None:
-            return line
-        value = f"args[0].{matches.function}({dim})"
-        return _BEFORE.format(module=path(where or ""), names=[matches.function], value=value).replace(
-            "leave the activation out of", f"write dim={dim} in"
-        )
-
-
-def _over(dim: int) -> Callable[..., Any]:
-    def replacement(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        log = getattr(function, "__name__", "") == "log_softmax"
-        return functional.log_softmax(args[0], dim) if log else functional.softmax(args[0], dim)
-
-    return replacement
-
-
-@dataclass(frozen=True, kw_only=True)
-class SigmoidForOneUnit(Change):
-    """A sigmoid in the place of the softmax of a single output."""
-
-    def why_not(self, training: Training, where: str | None) -> str:
-        matches = output_of(training, blamed(training, where, SOFTMAXES), SOFTMAXES)
-        if matches is None:
-            return "no softmax makes the output"
-        return "" if matches.before.shape[-1] == 1 else "the output has more than one unit"
-
-    def alter(self, training: Training, where: str | None) -> None:
-        module = module_of(training.model, blamed(training, where, SOFTMAXES))
-        assert module is not None
-
-        def sigmoid(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-            log = getattr(function, "__name__", "") == "log_softmax"
-            return functional.logsigmoid(args[0]) if log else torch.sigmoid(args[0])
-
-        rebuild_output(module, SOFTMAXES, sigmoid)
-
-    def lines(self, training: Training, where: str | None) -> str:
-        where = blamed(training, where, SOFTMAXES)
-        matches = output_of(training, where, SOFTMAXES)
-        name = matches.function if matches else "softmax"
-        module = "nn.LogSigmoid()" if name == "log_softmax" else "nn.Sigmoid()"
-        function = "torch.nn.functional.logsigmoid" if name == "log_softmax" else "torch.sigmoid"
-        line = _module_code(training, where, SOFTMAXES, module)
-        return line or "import torch\n\n" + _BEFORE.format(
-            module=path(where or ""), names=[name], value=f"{function}(args[0])"
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
 class BinaryLoss(Change):
     """Binary cross-entropy of the single output, in the place of a cross-entropy over one class, which is always 0."""
 
@@ -304,9 +220,7 @@ class LogForNll(Change):
     def lines(self, training: Training, where: str | None) -> str:
         kind, dim = self._kind(training)
         line = (
-            _module_code(training, None, frozenset(("softmax",)), f"nn.LogSoftmax(dim={dim})")
-            if kind == "log"
-            else None
+            module_code(training, None, frozenset(("softmax",)), f"nn.LogSoftmax(dim={dim})") if kind == "log" else None
         )
         if line is not None:
             return line

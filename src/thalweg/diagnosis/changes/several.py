@@ -3,16 +3,20 @@
 import copy
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from thalweg.diagnosis.changes.parts.change import Change
+from thalweg.diagnosis.changes.parts.functions import is_float, undisturbed
 from thalweg.diagnosis.changes.parts.modules import module_of
 from thalweg.diagnosis.changes.parts.optimizers import around_step, groups_of, optimizers_of, reachable
+from thalweg.diagnosis.changes.parts.output import first_batch
 from thalweg.diagnosis.changes.parts.source import names_in
 from thalweg.tasks.training import Training
 
@@ -20,17 +24,37 @@ _DISCRIMINATOR = re.compile(r"(^|\.|_)(d|dis|disc|discriminator|critic|adversary
 
 
 def _discriminator_params(training: Training, where: str | None) -> set[int]:
-    """Return the ids of the parameters of the discriminator: by its name, else by the module that is not to blame."""
+    """Return the ids of the parameters of the discriminator: the module to blame, unless that is the generator."""
+    module = module_of(training.model, where) if where else None
+    blamed = (
+        {id(param) for param in module.parameters()} if module is not None and module is not training.model else set()
+    )
     named = {id(p) for name, p in training.model.named_parameters() if _DISCRIMINATOR.search(name)}
     if named:
-        return named
-    blamed = module_of(training.model, where) if where else None
+        return blamed if blamed and blamed <= named else named
+    own = _params_of_output(training)
+    if blamed and not blamed & own:
+        return blamed
+    return {id(param) for group in groups_of(training) for param in group["params"]} - own
+
+
+def _params_of_output(training: Training) -> set[int]:
+    """Return the ids of the parameters that the model's output comes from; those of the first optimizer if unknown."""
+    params = [param for group in groups_of(training) for param in group["params"] if param.requires_grad]
+
+    def run() -> set[int]:
+        with torch.enable_grad():
+            inputs, _ = first_batch(training)
+            leaves = [leaf for leaf in tree_leaves(training.model(*inputs)) if is_float(leaf) and leaf.requires_grad]
+            gradients = torch.autograd.grad([leaf.sum() for leaf in leaves], params, allow_unused=True)
+        return {id(param) for param, grad in zip(params, gradients, strict=True) if grad is not None}
+
+    try:
+        own = undisturbed(training.model, run)
+    except Exception:  # the model has no forward, or needs more than the inputs
+        own = set()
     first = optimizers_of(training)[0]
-    rest = {id(param) for group in groups_of(training) for param in group["params"]}
-    own = {id(param) for group in first.param_groups for param in group["params"]}
-    if blamed is not None and blamed is not training.model:
-        own = {id(param) for param in blamed.parameters()}
-    return rest - own
+    return own or {id(param) for group in first.param_groups for param in group["params"]}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,9 +87,47 @@ class SlowDiscriminator(Change):
         return "\n".join([text, *(f'optimizer.param_groups[{number}]["lr"] *= {self.factor:g}' for number in numbers)])
 
 
+class _TargetCalls:
+    """Tells the calls of modules in a step whose results get no gradient. The first step shows which ones they are."""
+
+    def __init__(self) -> None:
+        self._is_stepping = self._is_inside = self._is_known = False
+        self._counts: dict[str, int] = {}
+        self._reached: set[tuple[str, int]] = set()
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """Follow a step in a ``with`` block."""
+        self._is_stepping, self._counts = True, {}
+        try:
+            yield
+        finally:
+            self._is_stepping, self._is_known = False, True
+
+    @contextmanager
+    def inside_copy(self) -> Iterator[None]:
+        """Leave out the calls in a ``with`` block."""
+        self._is_inside = True
+        try:
+            yield
+        finally:
+            self._is_inside = False
+
+    def is_target(self, name: str, output: Any) -> bool:
+        """Count a call, and return True if its result gets no gradient."""
+        if not self._is_stepping or self._is_inside:
+            return False
+        self._counts[name] = self._counts.get(name, 0) + 1
+        call = (name, self._counts[name])
+        for leaf in tree_leaves(output):
+            if isinstance(leaf, Tensor) and leaf.requires_grad and not self._is_known:
+                leaf.register_hook(lambda gradient, call=call: self._reached.add(call))  # type: ignore[no-untyped-call]
+        return self._is_known and call not in self._reached
+
+
 @dataclass(frozen=True, kw_only=True)
 class SlowTarget(Change):
-    """Targets that a slow copy of the model computes: what the step calls without gradients.
+    """Targets that a slow copy of the model computes: results of the model that no gradient of the step comes back to.
 
     Attributes:
         rate: How far the copy follows at each step.
@@ -79,31 +141,28 @@ class SlowTarget(Change):
         names: set[str] = set()
         for function in reachable([training.step], FunctionType):
             names |= names_in(function)
-        if names & {"no_grad", "inference_mode"}:
+        if names & _CUTS:
             return ""
-        return "the step computes nothing under no_grad"
+        return "the step cuts nothing off the graph"
 
     def alter(self, training: Training, where: str | None) -> None:
         slow = copy.deepcopy(training.model).requires_grad_(False)
-        state = {"stepping": False, "inside": False}
+        calls = _TargetCalls()
 
         def answer(name: str) -> Callable[..., Any]:
             def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
-                if torch.is_grad_enabled() or not state["stepping"] or state["inside"]:
+                if not calls.is_target(name, output):
                     return output
-                state["inside"] = True
-                try:
+                with calls.inside_copy(), torch.no_grad():
                     return slow.get_submodule(name)(*args, **kwargs)
-                finally:
-                    state["inside"] = False
 
             return hook
 
         names = ["", *(name for name, _ in training.model.named_children())]
-        for name in dict.fromkeys([*names, *([where] if where else [])]):
-            module = training.model.get_submodule(name) if name in names else module_of(training.model, name)
-            if module is not None:
-                module.register_forward_hook(answer(name), with_kwargs=True)
+        if where and module_of(training.model, where) is not None:
+            names.append(where)
+        for name in dict.fromkeys(names):
+            training.model.get_submodule(name).register_forward_hook(answer(name), with_kwargs=True)
 
         def follow(owner: Any) -> None:
             with torch.no_grad():
@@ -115,11 +174,8 @@ class SlowTarget(Change):
         assert own_step is not None
 
         def step(training: Training, *batch: Any) -> Any:
-            state["stepping"] = True
-            try:
+            with calls.step():
                 return own_step(training, *batch)
-            finally:
-                state["stepping"] = False
 
         step.__wrapped__ = own_step  # type: ignore[attr-defined]
         training.step = step
@@ -136,6 +192,7 @@ class SlowTarget(Change):
         )
 
 
+_CUTS = {"no_grad", "inference_mode", "detach", "data"}
 _WEIGHT = re.compile(
     r"(^|_)(beta|kl|kld|klw|kl_weight|kld_weight|divergence|weight|lam|lambd|lambda_)(_|$)", re.IGNORECASE
 )

@@ -14,6 +14,7 @@ from thalweg.diagnosis.inspection.numbers import number_clues
 from thalweg.diagnosis.inspection.observation import observe
 from thalweg.diagnosis.inspection.output_and_loss import output_and_loss_clues
 from thalweg.diagnosis.inspection.propagation import propagation_clues
+from thalweg.diagnosis.inspection.several_losses import several_losses_clues
 from thalweg.diagnosis.inspection.wiring import wiring_clues
 from thalweg.tasks.training import Training
 from thalweg.tasks.user_code import describe
@@ -54,6 +55,7 @@ def inspect(training: Training, batches: Sequence[tuple[Any, ...]]) -> list[Clue
         "loop": lambda: loop_clues(observation),
         "data": lambda: data_clues(observation, sites),
         "propagation": lambda: propagation_clues(observation),
+        "several losses": lambda: several_losses_clues(observation),
         "numbers": lambda: number_clues(observation),
     }
     clues = [clue for name, check in checks.items() for clue in _clues_of(name, check)]

@@ -157,15 +157,16 @@ def _decay(observation: Observation) -> Iterator[Clue]:
         return
     momentum = max(float(group.get("momentum", 0) or 0) for group in groups)
     strongest = max(rates.values()) / max(1e-6, 1 - min(momentum, 1.0))
-    if strongest * SHORT_LIFE > 1:
+    norms = _norm_parameters(observation.training.model)
+    on_norms = [key for key in rates if key in norms]
+    vectors = {id(param) for param in observation.training.model.parameters() if param.dim() < 2}
+    if strongest * SHORT_LIFE > 1 and not (on_norms and vectors.issuperset(rates)):
         evidence: dict[str, float | str] = {"share of a weight that decay takes in a step": strongest}
         decay = max(float(group.get("weight_decay", 0) or 0) for group in groups)
         evidence["weight decay"] = decay
         certainty: Certainty = "likely" if decay > USUAL_DECAY else "possible"
         yield Clue("weight_decay_too_strong", certainty, None, 0, evidence)
         return
-    norms = _norm_parameters(observation.training.model)
-    on_norms = [key for key in rates if key in norms]
     if on_norms and strongest * LIFE > 1:
         evidence = {"share of a weight that decay takes in a step": strongest, "parameters": float(len(on_norms))}
         yield Clue("decay_on_norms", "possible", norms[on_norms[0]], 0, evidence)

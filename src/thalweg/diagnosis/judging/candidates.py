@@ -12,7 +12,7 @@ from thalweg.tasks.training import Training
 # loop or of the data; a change of the model needs a clue.
 PROBES: dict[str, tuple[str, ...]] = {
     "lr_too_high": ("learning rate / 10", "learning rate / 100"),
-    "lr_too_low": ("learning rate x 10", "learning rate x 100", "learning rate x 1000"),
+    "lr_too_low": ("learning rate x 10", "learning rate x 100", "learning rate x 1000", "learning rate x 10000"),
     "sgd_on_badly_scaled": ("Adam", "Adam at learning rate 0.01"),
     "gan_discriminator_wins": ("discriminator's learning rate / 10", "discriminator's learning rate / 100"),
     "bootstrap_divergence": ("targets of a slow copy",),

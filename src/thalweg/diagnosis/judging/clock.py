@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from statistics import median
 from time import perf_counter, process_time
 
-MAX_RUNS = 29.0  # times the training's own duration; inspection and the report get the rest of 30
-MIN_S = 4.0  # a training of milliseconds may take so long to be diagnosed
+MAX_RUNS = 27.0  # times the training's own duration; inspection, evaluations and the report get the rest of 30
+MIN_S = 1.5  # a training of milliseconds may take so long to be diagnosed
 
 
 class Clock:
@@ -41,7 +41,8 @@ class Clock:
         self.own_s = 0.0
         self._read, self._read_processor = read, read_processor
         self._start_s, self._processor_start_s = read(), read_processor()
-        self._runs: list[tuple[float, float]] = []  # durations, by the wall and of the processor
+        self._durations: list[tuple[float, float]] = []  # of runs, by the wall and of the processor
+        self._watched_s = 0.0  # by the wall; watching costs more than a small step
 
     @property
     def elapsed_s(self) -> float:
@@ -54,17 +55,22 @@ class Clock:
         return self.budget_s - self.elapsed_s
 
     @contextmanager
-    def timing_run(self) -> Iterator[None]:
+    def timing_run(self, *, is_watched: bool = False) -> Iterator[None]:
         """Take the time of a run in a ``with`` block."""
         wall, processor = self._read(), self._read_processor()
         try:
             yield
         finally:
-            self._runs.append((self._read() - wall, self._read_processor() - processor))
+            if is_watched:
+                self._watched_s = self._read() - wall
+            else:
+                self._durations.append((self._read() - wall, self._read_processor() - processor))
 
     def pays_for(self, runs: float) -> bool:
-        """Return True if the time that is left is enough for so many runs."""
-        wall, processor = (median(durations) for durations in zip(*self._runs, strict=True)) if self._runs else (0, 0)
+        """Return True if the time that is left is enough for so many runs; before any, for one like the watched one."""
+        if not self._durations:
+            return self.left_s >= self._watched_s
+        wall, processor = (median(durations) for durations in zip(*self._durations, strict=True))
         if self.left_s < runs * wall:
             return False
         used = self._read_processor() - self._processor_start_s

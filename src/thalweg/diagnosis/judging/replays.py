@@ -92,7 +92,7 @@ class Laboratory:
         name = AS_IT_IS if change is None else change.name
         self.runs += 1
         try:
-            with self._clock.timing_run():
+            with self._clock.timing_run(is_watched=watch is not None):
                 return self._run(name, seed, change, where, watch, stop)
         except DiagnosisError as error:
             if watch is not None:  # the first run

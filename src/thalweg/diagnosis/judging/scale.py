@@ -11,7 +11,8 @@ LAST = 2  # scores whose mean counts
 NOISES = 3.0  # times the typical change between two late scores: less is nothing learnt
 NEXT_TO_NOTHING = 0.25  # of the floor, by which a score must exceed it if nothing else shows that a model learns
 CLEARLY = 3.0  # times the floor, and times what noise explains: so far above it a run has learnt beyond doubt
-TIE = 1e-6  # relative difference of scores that are the same
+TIE = 1e-3  # relative difference of scores that are the same
+HARM = 10.0  # times the floor: a run that ends lower by an order of magnitude was harmed by its training
 
 
 def final_score(record: RunRecord) -> float:
@@ -24,6 +25,9 @@ def final_score(record: RunRecord) -> float:
 
 class Scale:
     """From 0, what a model reaches without training or without looking at its inputs, to 1, what the best run reaches.
+
+    Where no run reaches more than that, and some end far below, training harms. There is no finite worst score then: a
+    run that ends below the best by ten times the floor has a share of a half, by thirty times that of a quarter.
 
     Args:
         records: All runs so far, at least one.
@@ -50,10 +54,16 @@ class Scale:
             if self.best - self.floor > max(CLEARLY * abs(self.floor), CLEARLY * NOISES * own):
                 jitter = min(jitter, own)  # how bad runs jump about far below the floor is no noise of this one
         least = NOISES * jitter
-        if best_record is None or _blind_end(best_record) is None:  # nothing shows that outputs follow the inputs
+        is_blind = best_record is None or _blind_end(best_record) is None
+        if is_blind:  # nothing shows that outputs follow the inputs
             least = max(least, NEXT_TO_NOTHING * abs(self.floor)) if math.isfinite(self.floor) else least
         self.is_empty = best_record is None or self.best - self.floor <= least
         self.is_small = self.best - self.floor <= NEXT_TO_NOTHING * abs(self.floor)
+        self._unit: float | None = None
+        if self.is_empty and is_blind and math.isfinite(self.best) and math.isfinite(self.floor):
+            unit = HARM * max(abs(self.floor), abs(self.best))
+            if unit > 0 and _worst(records) < min(self.floor, self.best) - unit:
+                self._unit = unit
         if not self.floor < self.best:  # such as a bound that an untrained model keeps best: from the worst score
             self.floor = min((score for record in records for _, score in record.scores), default=-math.inf)
         self._range = self.best - self.floor if self.best > self.floor else math.inf
@@ -61,6 +71,8 @@ class Scale:
 
     def share(self, score: float) -> float:
         """Return a score as a share of what the best run reaches, at least 0."""
+        if self._unit is not None:
+            return 1 / (1 + max(0.0, self.best - score) / self._unit) if math.isfinite(score) else 0.0
         if not math.isfinite(score) or not math.isfinite(self._range):
             return 0.0
         return max(0.0, (score - self.floor) / self._range)
@@ -68,6 +80,11 @@ class Scale:
     def final_share(self, record: RunRecord) -> float:
         """Return the final score of a run as a share."""
         return self.share(final_score(record))
+
+
+def _worst(records: Sequence[RunRecord]) -> float:
+    """Return the lowest final score; minus infinity if a run diverged."""
+    return min((final_score(record) for record in records if record.ending in ("complete", "diverged")), default=0.0)
 
 
 def _late_pairs(record: RunRecord) -> Iterable[tuple[float, float]]:
@@ -88,6 +105,12 @@ def _untrained_scores(record: RunRecord) -> Iterable[float]:
 
 
 def _blind_end(record: RunRecord) -> float | None:
-    """Return the blind score at the end; None if the run is not better than that: then it says nothing."""
-    blind, score = record.blind_end, final_score(record)
-    return None if blind is None or not blind < score - TIE * abs(score) else blind
+    """Return the blind score at the end; None if the run is not better than that.
+
+    Then it says nothing: the outputs may be constant, or the score may depend on their mean alone.
+    """
+    blind = record.blind_end
+    if blind is None or not record.scores:
+        return None
+    score = min(final_score(record), record.scores[-1][1])
+    return None if not blind < score - TIE * abs(score) else blind

@@ -43,6 +43,7 @@ class Trials:
         self.records: dict[tuple[str, str | None], RunRecord] = {}
         self.candidates: list[Candidate] = []
         self._laboratory, self._clock, self._report, self._reserve = laboratory, clock, report, reserve
+        self._core: set[str] = set()
         self.is_cut_short = False
 
     @property
@@ -63,6 +64,18 @@ class Trials:
         if scale.is_empty and candidate.certainty < 3 and not self._has_exploded:
             return False  # what no run learns is not in the data, and differences are chance
         return self.gain(candidate, scale) >= max(MATTERS[candidate.certainty], min(2 * scale.noise, MAX_NOISE))
+
+    @property
+    def shows_health(self) -> bool:
+        """True unless time ended before it was tried what can be reached: other learning rates, another optimizer."""
+        tried = {candidate.kind for candidate in self.candidates}
+        return not self.is_cut_short or self._core <= tried
+
+    @property
+    def has_learnt(self) -> bool:
+        """True if the training as it is has learnt more than next to nothing."""
+        scale = self.scale
+        return not scale.is_empty and scale.final_share(self.sick) >= NOT_LEARNT
 
     @property
     def has_lower_loss(self) -> bool:
@@ -89,6 +102,7 @@ class Trials:
         probes = [candidate for candidate in candidates if candidate.is_probe]
         core = [candidate for candidate in probes if candidate.kind in CORE_PROBES]
         strong = [candidate for candidate in clues if candidate.certainty > 1 or candidate.is_structural]
+        self._core = {candidate.kind for candidate in core}
         self._try_kinds(strong)
         self._try_kinds(core)
         self._try_kinds(strong)  # larger changes, where the runs so far show that more can be reached
@@ -118,8 +132,7 @@ class Trials:
         gains = [self.gain(tried, scale) for tried in own]
         if gains[-1] < max(gains) - WORKS / 2:
             return False
-        has_learnt = scale.final_share(self.sick) >= NOT_LEARNT and not scale.is_empty
-        if candidate.is_probe and has_learnt and max(gains) < MATTERS[0] / 2:
+        if candidate.is_probe and self.has_learnt and max(gains) < MATTERS[0] / 2:
             return False
         if not self.matters(own[gains.index(max(gains))], scale):
             return True

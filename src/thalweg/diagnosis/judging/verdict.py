@@ -36,12 +36,14 @@ class Verdict:
     Attributes:
         causes: The candidates whose change makes a difference that matters, one for each kind, the cause
             first.
-        untried: Clues that no replay could settle, though the training does not work.
-        is_failing: True if the training learnt next to nothing, or something does better by what matters.
+        unsettled: Clues that no replay could settle, though the training does not work: those without a change that
+            applies, and where no change cures, all that are more than possible.
+        is_failing: True if the training learnt next to nothing, something does better by what matters, or a certain
+            fault was not replayed.
     """
 
     causes: tuple[Candidate, ...]
-    untried: tuple[Clue, ...]
+    unsettled: tuple[Clue, ...]
     is_failing: bool
 
 
@@ -72,9 +74,13 @@ def decide(trials: Trials, clues: Sequence[Clue]) -> Verdict:
     learnt_nothing = failed or scale.is_empty or scale.final_share(trials.sick) < NOT_LEARNT
     tried = {candidate.kind for candidate in trials.candidates}
     untried = [clue for clue in clues if clue.kind not in tried and _counts(clue, learnt_nothing)]
+    is_certain = any(clue.certainty == "certain" for clue in untried)
     # Some metrics are best before any training; then a loss that falls and no clue say that it works.
     is_stuck = learnt_nothing and (bool(untried) or not trials.has_lower_loss)
-    return Verdict(tuple(causes.values()), tuple(untried), bool(causes) or is_stuck)
+    is_failing = bool(causes) or is_stuck or is_certain
+    if not causes and is_stuck:
+        untried = [clue for clue in clues if clue in untried or CERTAINTIES[clue.certainty] > 1]
+    return Verdict(tuple(causes.values()), tuple(untried), is_failing)
 
 
 def _counts(clue: Clue, learnt_nothing: bool) -> bool:

@@ -15,7 +15,7 @@ from thalweg.diagnosis.monitoring.probes.graph import operations_of
 from thalweg.diagnosis.monitoring.probes.module_probe import ModuleProbe
 from thalweg.diagnosis.monitoring.probes.readings import Readings
 from thalweg.diagnosis.monitoring.probes.targets import Parts
-from thalweg.diagnosis.monitoring.record import GroupInfo, NonFinite, ParameterInfo, Record
+from thalweg.diagnosis.monitoring.record import GroupInfo, NonFinite, ParameterInfo, Record, Table
 from thalweg.diagnosis.monitoring.signs.series import finite
 
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase, nn.RMSNorm)
@@ -142,30 +142,34 @@ class Assembly:
 
     def _derive(self) -> None:
         """Compute what the record holds instead of raw values, for the steps since the last time."""
-        record, raw = self.record, self.columns.raw
-        for index in range(self._derived, len(record.steps)):
-            for name, updates in raw["update_norms"].items():
-                size = record.parameter_norms[name][index]
-                if math.isfinite(size):
-                    self._sizes[name] = size  # it is not measured at every step
-                ratio = updates[index] / self._sizes[name] if self._sizes.get(name, 0.0) > 0 else math.nan
-                record.update_ratios.setdefault(name, [])[index:] = [ratio]
-            for name, slopes in raw["slopes"].items():
-                labels = self.columns.parameters_of.get(name, [])
-                square = _sum_of_squares([record.gradient_norms.get(label, ()) for label in labels], index)
-                length = _sum_of_squares([raw["update_norms"].get(label, ()) for label in labels], index)
-                record.gradient_squares.setdefault(name, [])[index:] = [square]
-                record.alignments.setdefault(name, [])[index:] = [_ratio(slopes[index], math.sqrt(length * square))]
+        record, raw, start, end = self.record, self.columns.raw, self._derived, len(self.record.steps)
+        if start == end:
+            return
+        for name, updates in raw["update_norms"].items():
+            ratios, size = list[float](), self._sizes.get(name, 0.0)
+            for update, measured in zip(updates[start:end], record.parameter_norms[name][start:end], strict=True):
+                size = measured if math.isfinite(measured) else size  # it is not measured at every step
+                ratios.append(update / size if size > 0 else math.nan)
+            self._sizes[name] = size
+            _put(record.update_ratios, name, start, ratios)
+        for name, slopes in raw["slopes"].items():
+            labels = self.columns.parameters_of.get(name, [])
+            squares = _sums_of_squares(record.gradient_norms, labels, start, end)
+            lengths = _sums_of_squares(raw["update_norms"], labels, start, end)
+            _put(record.gradient_squares, name, start, squares)
+            measured_slopes = zip(slopes[start:end], lengths, squares, strict=True)
+            cosines = [_ratio(slope, math.sqrt(length * square)) for slope, length, square in measured_slopes]
+            _put(record.alignments, name, start, cosines)
         # The step that follows the last monitored one may come later.
-        for index in range(max(0, self._derived - 1), len(record.steps)):
+        for index in range(max(0, start - 1), end):
             for name, slopes in raw["slopes"].items():
                 squares = record.gradient_squares[name]
                 next_square = raw["next_squares"][name][index]
                 slope = max(0.0, slopes[index])  # an update that goes uphill has no minimum before it
                 product = record.gradient_products[name][index]
-                record.sharpness.setdefault(name, [])[index:] = [1 - _ratio(raw["next_slopes"][name][index], slope)]
-                record.cosines.setdefault(name, [])[index:] = [_ratio(product, math.sqrt(squares[index] * next_square))]
-        self._derived = len(record.steps)
+                _put(record.sharpness, name, index, [1 - _ratio(raw["next_slopes"][name][index], slope)])
+                _put(record.cosines, name, index, [_ratio(product, math.sqrt(squares[index] * next_square))])
+        self._derived = end
 
     def _assign_losses(self) -> None:
         """Give each step the mean loss of its calls: those before the optimizer's step, and mostly the one after it."""
@@ -265,17 +269,30 @@ class _Losses:
     def take(self) -> dict[int, float]:
         if not self._calls:
             return {}
-        device = self._values[0].device
-        values = torch.cat([value.reshape(1).to(device, torch.float64) for value in self._values]).tolist()
-        result = dict(zip(self._calls, values, strict=True))
+        kinds = {(value.shape, value.dtype, value.device) for value in self._values}
+        if len(kinds) > 1:
+            device = self._values[0].device
+            self._values = [value.reshape(()).to(device, torch.float64) for value in self._values]
+        losses: list[float] = torch.stack(self._values).flatten().tolist()
+        result = dict(zip(self._calls, losses, strict=True))
         self._calls, self._values = [], []
         return result
 
 
-def _sum_of_squares(columns: list[Sequence[float]], index: int) -> float:
-    """Return the sum of the squares of the values at an index that are known."""
-    values = [column[index] for column in columns if index < len(column)]
-    return sum(value * value for value in values if value == value)  # not a number differs from itself
+def _put(table: Table, name: str, start: int, values: list[float]) -> None:
+    """Put values into a column from an index on. What is not known before it becomes not a number."""
+    column = table.setdefault(name, [])
+    column.extend([math.nan] * (start - len(column)))
+    column[start:] = values
+
+
+def _sums_of_squares(table: Table, names: Sequence[str], start: int, end: int) -> list[float]:
+    """Return the sum over names of the squares of the values that are known, at each index."""
+    values = [table[name][start:end] for name in names if name in table]
+    if not values:
+        return [0.0] * (end - start)
+    sums: list[float] = torch.tensor(values, dtype=torch.float64, device="cpu").square().nansum(0).tolist()
+    return sums
 
 
 def _ratio(value: float, by: float) -> float:

@@ -20,9 +20,9 @@ from thalweg.errors import DiagnosisError, shown
 
 DEFAULT_EVERY = 50  # steps; benchmarks/watch.py measures what it costs
 FIRST_STEPS, FIRST_EVERY = 20, 5  # what goes wrong at once is seen at once
-READ_EVERY = 100  # steps between two readings, each of which waits for the device once
-SLOW_STEPS = 4  # between measurements of units, attention, sizes of weights, curvature, noise and second moments
-REFRESH_EVERY = 16  # monitored steps after which modules that were added are looked for
+READ_EVERY = 200  # steps between two readings, each of which waits for the device once
+FULL_STEPS = 8  # between full measurements: modules, sizes of weights, curvature, noise and second moments
+REFRESH_EVERY = 16  # full measurements after which modules that were added are looked for
 Model = nn.Module | Sequence[nn.Module] | Mapping[str, nn.Module]
 
 
@@ -30,7 +30,9 @@ class Monitor:
     """Measures a training while its own loop runs, and says what is wrong with it.
 
     It changes nothing that the training computes. Between monitored steps it only keeps the loss; it reads what it
-    measured every 100 steps, so that a device is not waited for at each step. It holds two copies of the parameters.
+    measured every 200 steps, so that a device is not waited for at each step. It holds three tensors as large as all
+    parameters. If each step is monitored, what modules compute, the sizes of weights and the comparisons of successive
+    gradients are measured at every eighth.
 
     Args:
         model: The model, or several in a list or dict. Compiled and distributed ones may stay wrapped.
@@ -85,7 +87,7 @@ class Monitor:
         self._calls = 0
         self._stepped = False  # since the last call of ``step``
         self._is_monitored = False  # the step that is under way
-        self._slow_step = 0
+        self._full_step = self._full_count = 0
         self._symmetric: list[tuple[str, Tensor]] = []  # weights whose units began equal
 
     def __enter__(self) -> Self:
@@ -168,22 +170,25 @@ class Monitor:
         self._is_monitored = step % every == 0
         if self._is_monitored:
             index = len(self._assembly.record.steps)
-            if index % REFRESH_EVERY == 0:
-                self._modules.refresh()
-            is_slow = index == 0 or step - self._slow_step >= SLOW_STEPS
-            self._slow_step = step if is_slow else self._slow_step
-            self._modules.install(index, is_slow=is_slow)
+            # From every fifth step on, each one is measured in full.
+            is_full = index == 0 or every >= FIRST_EVERY or step - self._full_step >= FULL_STEPS
+            if is_full:
+                if self._full_count % REFRESH_EVERY == 0:
+                    self._modules.refresh()
+                self._full_step, self._full_count = step, self._full_count + 1
+                self._modules.install(index)
             for probe in self._probes:
-                probe.arm(index, is_slow=is_slow)
+                probe.arm(index, is_full=is_full)
 
     def _end_step(self, loss: Any) -> None:
         if self._is_monitored:
-            self._modules.end(keeps_hooks=self._every == 1)
+            self._modules.end()
             index = len(self._assembly.record.steps)
             for name, weight in self._symmetric:
                 with torch.no_grad():
                     column = self._assembly.columns.column("symmetry", name)
-                    self._assembly.readings.add(index, [column], [(weight == weight[:1]).all()])
+                    self._assembly.readings.add(index, column, (weight == weight[:1]).all())
+            self._assembly.readings.end_step()
         lrs = tuple([lr for probe in self._probes for lr in probe.lrs])
         self._assembly.end_step(lrs, is_monitored=self._is_monitored, loss=loss)
 
@@ -203,18 +208,10 @@ def watch(
 ) -> Monitor:
     """Watch a training in your own loop: enter the monitor with ``with``, and call ``monitor.step(loss)`` in the loop.
 
-    Args:
-        model: The model, or several in a list or dict.
-        optimizer: The optimizer, an object around one, or several in a list or dict.
-        every: Steps from one monitored step to the next; 1 for all of them. Defaults to 5 for the first 20
-            steps, then 50.
-        writer: TensorBoard's ``SummaryWriter``, or a function that is called with a step and its values by name.
+    It takes the arguments of ``Monitor``.
 
     Returns:
         A monitor with ``step``, ``record``, ``findings`` and ``summary``.
-
-    Raises:
-        DiagnosisError: If an argument is something else.
 
     Example:
         >>> import torch

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 
-from thalweg.report.charts import format_number, shorten
-from thalweg.report.colours import LIGHT
+from thalweg.report.charts.colours import LIGHT
+from thalweg.report.numbers import format_number, shorten
 from thalweg.report.pictures.contours import draw_contours, draw_path, draw_start
 from thalweg.report.pictures.curves import draw_curves, set_curve_axes
 from thalweg.report.pictures.labels import label_ends, text_width

@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from thalweg.registry import WRAPPERS
-from thalweg.report.charts import format_number, shorten
-from thalweg.report.colours import LIGHT
+from thalweg.report.charts.colours import LIGHT
+from thalweg.report.numbers import format_number, shorten
 from thalweg.report.pictures.contours import draw_contours, draw_path, draw_start, drawable, end_in_frame
 from thalweg.report.pictures.figure import Picture, notes_of
 from thalweg.report.pictures.labels import label_ends

@@ -10,8 +10,8 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 
-from thalweg.report.charts import format_number
-from thalweg.report.colours import LIGHT, variable
+from thalweg.report.charts.colours import LIGHT, variable
+from thalweg.report.numbers import format_number
 from thalweg.report.pictures.contours import MAX_DOTS
 from thalweg.report.pictures.figure import Picture, draw_picture, title_of
 from thalweg.report.pictures.style import ON_PAGE, VARIABLES, picture_style

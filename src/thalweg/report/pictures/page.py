@@ -6,9 +6,10 @@ from typing import Any
 
 import thalweg
 from thalweg.parts import Parts
-from thalweg.report.charts import format_number, shorten
-from thalweg.report.colours import DARK, LIGHT
+from thalweg.report.assets import load_assets
+from thalweg.report.charts.colours import DARK, LIGHT
 from thalweg.report.files import write_page
+from thalweg.report.numbers import format_number, shorten
 from thalweg.report.pictures.figure import title_of
 from thalweg.report.pictures.overlay import svg_of
 from thalweg.report.templates import render_template, values_of
@@ -53,7 +54,9 @@ def render_picture(trajectories: Trajectories, *, command: str = "", parts: Part
         parts: Knows the parts of the page that could not be made.
     """
     parts = Parts() if parts is None else parts
-    return render_template("pictures/page.html", values_of(_values(trajectories, command)), parts)
+    return render_template(
+        "pictures/page.html", values_of(_values(trajectories, command)), parts, load_assets(with_paths=True)
+    )
 
 
 def _values(trajectories: Trajectories, command: str) -> dict[str, Callable[[], Any]]:

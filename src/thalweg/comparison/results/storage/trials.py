@@ -1,6 +1,7 @@
 """Trials as rows of the table of results, and back."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from thalweg.comparison.results.records import TrialRecord
@@ -10,6 +11,7 @@ from thalweg.comparison.training.result import Evaluation, TrainingResult
 from thalweg.errors import shown
 
 _UNREPORTED: dict[str, Any] = {"counted": -1, "maximize": None, "metric_name": ""}
+_CURVE_SECONDS = "curve_s"
 _STATUSES = ("ok", "diverged", "pruned", "stopped", "failed")
 
 
@@ -83,9 +85,13 @@ def _look(evaluation: Evaluation) -> list[Any]:
 
 
 def _reported(result: TrainingResult) -> dict[str, Any]:
-    """The parts of a result that few trainings have."""
+    """The parts of a result that few trainings have: what the reports said, and the seconds along a curve."""
     values = {"counted": result.counted, "maximize": result.maximize, "metric_name": result.metric_name}
-    return {name: value for name, value in values.items() if value != _UNREPORTED[name]}
+    reported: dict[str, Any] = {name: value for name, value in values.items() if value != _UNREPORTED[name]}
+    seconds = [finite(evaluation.seconds) for evaluation in result.evaluations]
+    if len(seconds) > 1 and None not in seconds:  # of a curve
+        reported[_CURVE_SECONDS] = [float(f"{value:.4g}") for value in seconds if value is not None]
+    return reported
 
 
 def _of_reported(stored: Any, num_evaluations: int) -> dict[str, Any]:
@@ -102,6 +108,17 @@ def _evaluation(look: Any) -> Evaluation:
     test, metrics = more or (None, {})
     metrics = {str(name): number(value) for name, value in dict(metrics).items()}
     return Evaluation(int(step), number(train), number(validation), number(test), metrics)
+
+
+def _evaluations(looks: Any, reported: Any) -> list[Evaluation]:
+    """The evaluations of a row; those of a curve with their seconds, which stand in another column."""
+    evaluations = [_evaluation(look) for look in looks]
+    seconds = dict(reported or {}).get(_CURVE_SECONDS)
+    if seconds is None:
+        return evaluations
+    if len(seconds) != len(evaluations):
+        raise DamagedRowError("its column reported must hold a time for each evaluation")
+    return [replace(each, seconds=number(value)) for each, value in zip(evaluations, seconds, strict=True)]
 
 
 def trial_of_values(row: Mapping[str, Any]) -> TrialRecord:
@@ -123,7 +140,7 @@ def trial_of_values(row: Mapping[str, Any]) -> TrialRecord:
             test=number(row["test"]),
             test_error=number(row["test_error"]),
             seconds=row["seconds"],
-            evaluations=[_evaluation(look) for look in row["looks"]],
+            evaluations=_evaluations(row["looks"], row["reported"]),
             message=row["message"],
             **_of_reported(row["reported"] or {}, len(row["looks"])),
             hardware=row["hardware"] or "",

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from time import monotonic
 from typing import Any
 
 from thalweg.comparison.training.result import Evaluation, TrainingResult
@@ -47,6 +48,7 @@ class ReportLog:
         self.evaluations: list[Evaluation] = []
         self._has_test: list[bool] = []
         self._stated_at = ""
+        self._start_s = monotonic()
 
     def report(
         self,
@@ -81,6 +83,7 @@ class ReportLog:
                 validation=number,
                 test=number if test is None else as_number(test, "test"),
                 metrics={name: as_number(metric, name) for name, metric in metrics.items()},
+                seconds=monotonic() - self._start_s,
             )
         )
         self._has_test.append(test is not None)

@@ -21,7 +21,8 @@ def reachable(roots: Iterable[Any], kind: type[_T]) -> Iterator[_T]:
 
     Args:
         roots: Values to begin at.
-        kind: The class. Objects of it are not looked into, nor are tensors and torch's modules.
+        kind: The class. Objects of it are not looked into, except functions; nor are tensors, and modules and functions
+            of torch.
     """
     waiting, visited = list(roots), set[int]()
     keep: list[Any] = []  # so that no id is used twice
@@ -33,7 +34,7 @@ def reachable(roots: Iterable[Any], kind: type[_T]) -> Iterator[_T]:
         keep.append(value)
         if isinstance(value, kind):
             yield value
-        elif not isinstance(value, nn.Module):
+        if isinstance(value, FunctionType) or not isinstance(value, (kind, nn.Module)):
             waiting += _neighbours(value)
 
 
@@ -43,6 +44,8 @@ def _neighbours(value: Any) -> list[Any]:
     if isinstance(value, MethodType):
         return [value.__self__, value.__func__]
     if isinstance(value, FunctionType):
+        if value.__module__ and value.__module__.partition(".")[0] == "torch":
+            return []
         variables = inspect.getclosurevars(value)
         return [*variables.nonlocals.values(), *variables.globals.values(), *(value.__defaults__ or ())]
     if isinstance(value, Mapping):

@@ -29,6 +29,7 @@ class OptimizerStep:
         unzeroed: Names of parameters whose gradient holds parts of before the step before.
         held: The ids of the parameters with a gradient that it holds.
         listed: The ids of all parameters that it holds.
+        reached: The ids of the parameters that got a gradient since an optimizer last stepped them.
         gradients: The computed gradients, by the id of the parameter; of the first step only.
     """
 
@@ -43,6 +44,7 @@ class OptimizerStep:
     unzeroed: list[str] = field(default_factory=list)
     held: frozenset[int] = frozenset()
     listed: frozenset[int] = frozenset()
+    reached: frozenset[int] = frozenset()
     gradients: dict[int, Tensor] = field(default_factory=dict)
 
 

@@ -1,7 +1,7 @@
 """Trace: the calls of torch's functions in one step, where each tensor comes from, and which module made it."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -200,11 +200,20 @@ class Trace(TorchFunctionMode):
         inputs = list(tensors_in(inputs))
         self._alive += (*inputs, *outputs)
         makers = [self._makers.get(id(tensor)) for tensor in outputs]
+        with self.paused():
+            sizes = _rms(inputs), _rms(outputs)
         self.module_calls.append(
-            ModuleCall(
-                name, module, inputs, outputs, makers, len(self.calls), module.training, _rms(inputs), _rms(outputs)
-            )
+            ModuleCall(name, module, inputs, outputs, makers, len(self.calls), module.training, *sizes)
         )
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave out the calls in a ``with`` block: they are not the user's."""
+        was_paused, self.is_paused = self.is_paused, True
+        try:
+            yield
+        finally:
+            self.is_paused = was_paused
 
 
 def tensors_in(value: Any, depth: int = 4) -> Iterator[Tensor]:

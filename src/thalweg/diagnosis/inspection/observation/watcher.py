@@ -4,7 +4,7 @@ import functools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, Self
 
 import torch
@@ -191,6 +191,7 @@ class Watcher:
             unzeroed=[records[key].name for key in used if key in records and self._is_unzeroed.get(key, False)],
             held=frozenset(used),
             listed=frozenset(tensors),
+            reached=frozenset(key for key, is_stepped in self._is_stepped.items() if not is_stepped),
         )
         for key in used:
             if key in records:
@@ -242,7 +243,8 @@ class Watcher:
             self._observation.modes.setdefault(name, []).append((len(self._observation.losses), module.training))
         has_weight = any(param.ndim >= 2 for param in module.parameters(recurse=False))
         if self._is_first_input and has_weight and inputs and isinstance(inputs[0], Tensor):
-            self._observation.first_inputs.append((name, inputs[0].detach().clone()))
+            with self._paused():
+                self._observation.first_inputs.append((name, inputs[0].detach().clone()))
             self._is_first_input = False
 
     def _end_loss_module(self, module: nn.Module, inputs: Any, value: Any) -> None:
@@ -261,8 +263,12 @@ class Watcher:
     def _keep_loss(self, output: Any, target: Any, value: Any) -> None:
         if not self._has_loss_call:
             self._has_loss_call = True
-            kept = output if not self._observation.losses else without_graph(output)  # the first one is in the trace
-            self._observation.loss_calls.append(LossCall(kept, without_graph(target), without_graph(value)))
+            with self._paused():
+                kept = output if not self._observation.losses else without_graph(output)  # the first is in the trace
+                self._observation.loss_calls.append(LossCall(kept, without_graph(target), without_graph(value)))
+
+    def _paused(self) -> AbstractContextManager[None]:
+        return self._trace.paused() if self._trace is not None else nullcontext()
 
     def _watched_backward(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def watched(tensors: Any, *args: Any, **kwargs: Any) -> Any:

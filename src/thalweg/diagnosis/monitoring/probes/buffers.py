@@ -1,6 +1,7 @@
 """Buffers: copies of an optimizer's parameters and gradients, each in one vector, with a view for each parameter."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from operator import is_
 from typing import Any
 
 import torch
@@ -33,26 +34,37 @@ class Buffers:
 
     def __init__(self, columns: Columns, fallback: str) -> None:
         self._columns, self._fallback = columns, fallback
-        self._signature: list[Any] = []
+        self._chosen: list[Tensor] = []  # also those that are not measured
+        self._kind: tuple[torch.dtype, torch.device] | None = None  # of the first
         self._allocate([])
 
-    def choose(self, groups: Iterable[Mapping[str, Any]]) -> None:
-        """Choose the parameters in groups, and allocate buffers if they are others than before."""
+    def choose(self, groups: Sequence[Mapping[str, Any]], *, in_full: bool) -> None:
+        """Choose the parameters in groups, and allocate buffers if they are others than before.
+
+        Args:
+            groups: The parameter groups.
+            in_full: False to compare only how many parameters there are.
+        """
+        if not in_full and sum([len(group["params"]) for group in groups]) == len(self._chosen):
+            return
         params = [param for group in groups for param in group["params"]]
-        first = params[0] if params else _EMPTY
-        signature = [*map(id, params), first.dtype, first.device]
-        if signature != self._signature:
-            self._signature = signature
-            self._allocate([param for param in {id(param): param for param in params}.values() if _is_plain(param)])
+        kind = (params[0].dtype, params[0].device) if params else None
+        if len(params) == len(self._chosen) and all(map(is_, params, self._chosen)) and kind == self._kind:
+            return
+        self._chosen, self._kind = params, kind
+        self._allocate([param for param in {id(param): param for param in params}.values() if _is_plain(param)])
 
     def _allocate(self, params: list[Tensor]) -> None:
         self.params = [param for param in params if param.device == params[0].device]
+        self._places = list(range(len(self.params)))
         self.place_of = {id(param): place for place, param in enumerate(self.params)}
         self.dtype = torch.float64 if any(param.dtype == torch.float64 for param in self.params) else torch.float32
         self.updates, self.update_views = self._vector()
         self.gradients, self.gradient_views = self._vector()
         self.new_gradients, self._new_views = self._vector()
         self.has_update = False
+        self._needs_dtype = any(param.dtype is not self.dtype for param in self.params)
+        self._partial: tuple[list[int], list[Column]] = ([], [])
         self.halves = [place for place, param in enumerate(self.params) if param.dtype in HALF]
         names = self._columns.names() if params else {}
         labels = [names.get(id(param), f"{self._fallback}.{place}") for place, param in enumerate(self.params)]
@@ -81,24 +93,25 @@ class Buffers:
         if self.params:
             torch._foreach_copy_(self.update_views, self.params)
 
-    def gradient_norms(self, optimizer: Any) -> tuple[list[Column], Sequence[Tensor]]:
-        """Return the columns and the norms of the gradients that exist."""
+    def gradient_norms(self, optimizer: Any) -> tuple[list[Column], Tensor] | None:
+        """Return the columns and the norms of the gradients that exist; None if there are none."""
         places, gradients = self._existing_gradients()
         if not gradients:
-            return [], []
-        is_plain = all(grad.dtype is self.dtype for grad in gradients)
-        norms = torch._foreach_norm(gradients) if is_plain else torch._foreach_norm(gradients, 2, dtype=self.dtype)
+            return None
+        norms = torch.stack(
+            torch._foreach_norm(gradients, 2, dtype=self.dtype) if self._needs_dtype else torch._foreach_norm(gradients)
+        )
         scale = _scale(optimizer)
-        return self.gradient_columns(places), norms if scale is None else torch._foreach_div(norms, scale)
+        return self.gradient_columns(places), norms if scale is None else norms / scale
 
     def _existing_gradients(self) -> tuple[list[int], list[Tensor]]:
-        places, gradients = [], []
-        for place, param in enumerate(self.params):
-            grad = param.grad
-            if grad is not None:
-                places.append(place)
-                gradients.append(grad.to_dense() if grad.is_sparse else grad)
-        return places, gradients
+        """Return the places of the parameters with a gradient, and the gradients, dense."""
+        grads = [param.grad for param in self.params]
+        gradients = [grad for grad in grads if grad is not None]
+        is_complete = len(gradients) == len(grads)
+        if any(grad.is_sparse for grad in gradients):
+            gradients = [grad.to_dense() if grad.is_sparse else grad for grad in gradients]
+        return self._places if is_complete else [n for n, grad in enumerate(grads) if grad is not None], gradients
 
     def copy_gradients(self, optimizer: Any) -> list[int]:
         """Copy the gradients; those of parameters without one are zero. Return the places of the others."""
@@ -120,10 +133,12 @@ class Buffers:
         self.gradient_views, self._new_views = self._new_views, self.gradient_views
 
     def gradient_columns(self, places: list[int]) -> list[Column]:
-        """Return the columns of the gradient norms of parameters."""
+        """Return the columns of the gradient norms of parameters: the same object for the same places."""
         if len(places) == len(self.params):
             return self._gradient_columns
-        return [self._gradient_columns[place] for place in places]
+        if places != self._partial[0]:
+            self._partial = (places, [self._gradient_columns[place] for place in places])
+        return self._partial[1]
 
 
 def _scale(optimizer: Any) -> Tensor | None:

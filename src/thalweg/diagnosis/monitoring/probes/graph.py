@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -80,31 +81,23 @@ class GraphWalk:
 
     def activations(self, nodes: Iterable[Any]) -> Iterator[Activation]:
         """Yield the activations from nodes back to nodes that were visited."""
-        waiting = list(nodes)
-        while waiting and len(self._visited) < MAX_NODES:
+        waiting, visited, kinds = list(nodes), self._visited, self.kinds
+        while waiting and len(visited) < MAX_NODES:
             node = waiting.pop()
-            if node is None or node in self._visited:
+            if node is None or node in visited:
                 continue
-            self._visited.add(node)
-            activation = self._activation(node)
-            if activation is not None:
-                yield activation
-            waiting.extend(part for part, _ in node.next_functions)
+            visited.add(node)
+            name = node.name()
+            kinds.add(name)
+            form = _form(name)
+            if form is not None:
+                activation = self._activation(node, *form)
+                if activation is not None:
+                    yield activation
+            waiting += [part for part, _ in node.next_functions]
 
-    def _activation(self, node: Any) -> Activation | None:
-        name, floor = node.name(), 0.0
-        self.kinds.add(name)
-        if name in RECTIFIED:
-            function, (saved, floor) = "rectified", RECTIFIED[name]
-            if not _rectifies(node):
-                return None
-        elif name in SATURATING:
-            function, saved = name.removesuffix("Backward0").lower(), SATURATING[name]
-        elif name in SOFTMAX:
-            function, saved = "softmax", SOFTMAX[name]
-        elif name.startswith(FUSED_ATTENTION):
-            function, saved = "attention", "_saved_query"
-        else:
+    def _activation(self, node: Any, function: str, saved: str, floor: float) -> Activation | None:
+        if function == "rectified" and not _rectifies(node):
             return None
         values = getattr(node, saved, None)
         if not isinstance(values, Tensor):
@@ -131,6 +124,18 @@ class GraphWalk:
                 return module, convolution
             waiting.extend(deeper for deeper, _ in part.next_functions)
         return "", convolution
+
+
+@cache
+def _form(name: str) -> tuple[str, str, float] | None:
+    """Return the function, what is saved, and the floor of an activation's node; None for other nodes."""
+    if name in RECTIFIED:
+        return ("rectified", *RECTIFIED[name])
+    if name in SATURATING:
+        return name.removesuffix("Backward0").lower(), SATURATING[name], 0.0
+    if name in SOFTMAX:
+        return "softmax", SOFTMAX[name], 0.0
+    return ("attention", "_saved_query", 0.0) if name.startswith(FUSED_ATTENTION) else None
 
 
 def _rectifies(node: Any) -> bool:

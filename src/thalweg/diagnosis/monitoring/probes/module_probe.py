@@ -1,4 +1,4 @@
-"""Module probe: measures what modules compute, by forward hooks that exist during monitored steps only."""
+"""Module probe: measures what modules compute, by forward hooks that exist during full measurements only."""
 
 import math
 from typing import Any
@@ -19,7 +19,7 @@ from thalweg.diagnosis.monitoring.probes.graph import (
 from thalweg.diagnosis.monitoring.probes.targets import Parts
 
 MAX_CALLS = 4  # of one module in one step: those of a shared module, or of micro-batches
-WINDOW = 4  # monitored steps over which a unit must be inactive to be dead
+WINDOW = 4  # full measurements over which a unit must be inactive to be dead
 TANH_END, SIGMOID_END = 0.99, 0.01  # where the slope is 2 % and 4 % of its largest
 MAX_VALUES = 32_768  # of one activation that are read
 AVERAGE = 0.2  # weight of a batch in the average of a BatchNorm's statistics
@@ -53,7 +53,6 @@ class ModuleProbe:
         self._counts: dict[tuple[str, str], int] = {}
         self._checkpointed = False
         self._is_surveyed = False
-        self._is_slow = True
         self._walk = GraphWalk({})
         self.depths: dict[str, int] = {}
         self.halves: set[str] = set()
@@ -76,28 +75,20 @@ class ModuleProbe:
             elif (own or module in self._roots) and not isinstance(module, torch.jit.ScriptModule):
                 self._modules.append((name, module))
 
-    def install(self, index: int, *, is_slow: bool) -> None:
-        """Measure until ``end`` is called, for the monitored step of an index.
+    def install(self, index: int) -> None:
+        """Measure until ``end`` is called, for the monitored step of an index."""
+        self._index, self._calls, self._counts = index, {}, {}
+        self._walk = GraphWalk(self._module_of)
+        self._handles = [module.register_forward_hook(_Hook(self, name)) for name, module in self._modules]
 
-        Args:
-            index: The index.
-            is_slow: True to measure more than the sizes of outputs: units, attention and BatchNorms.
-        """
-        self._index, self._is_slow, self._calls, self._counts = index, is_slow, {}, {}
-        if is_slow:
-            self._walk = GraphWalk(self._module_of)
-        if not self._handles:
-            self._handles = [module.register_forward_hook(_Hook(self, name)) for name, module in self._modules]
-
-    def end(self, *, keeps_hooks: bool = False) -> None:
+    def end(self) -> None:
         """Forget the graph, which would keep memory, and remove all hooks."""
         if not self._is_surveyed and self._walk.kinds:
             self._is_surveyed = True
             self.operations = tuple(sorted({op for kind in self._walk.kinds if (op := operation_of(kind)) is not None}))
             self.samples = "ExpBackward0" in self._walk.kinds
-        if self._is_slow:
+        if self._handles:
             self._walk = GraphWalk({})
-        if not keeps_hooks:
             for handle in self._handles:
                 handle.remove()
             self._handles = []
@@ -116,29 +107,27 @@ class ModuleProbe:
         try:
             if calls == 1:
                 self._measure_scale(name, module, inputs, tensor)
-            if self._is_slow:
-                self._measure_graph(name, module, inputs, output)
-                if calls == 1 and isinstance(module, _BatchNorm) and module.training:
-                    self._measure_batchnorm(name, module, tensor)
+            self._measure_graph(name, module, inputs, output)
+            if calls == 1 and isinstance(module, _BatchNorm) and module.training:
+                self._measure_batchnorm(name, module, tensor)
         finally:
             torch._C._set_grad_enabled(True)
 
     def _measure_scale(self, name: str, module: nn.Module, inputs: Any, output: Tensor) -> None:
-        is_root = module in self._roots
-        if is_root:
+        if module in self._roots:
             tensor = _first_float(inputs)
             if tensor is not None:
-                self._put("inputs", name, _norm(tensor), 1 / math.sqrt(max(1, tensor.numel())))
+                self._put("inputs", name, _norm(tensor), 1 / math.sqrt(tensor.numel() or 1))
             if module._modules:
                 return
         if name not in self.depths:
             self.depths[name] = len(self.depths)
             if output.dtype == torch.float16:
                 self.halves.add(name)
-        self._put("activation_scales", name, _norm(output), 1 / math.sqrt(max(1, output.numel())))
+        self._put("activation_scales", name, _norm(output), 1 / math.sqrt(output.numel() or 1))
 
     def _put(self, table: str, name: str, value: Tensor, factor: float = 1.0) -> None:
-        self._readings.add(self._index, (self._columns.column(table, name),), (value,), factor)
+        self._readings.add(self._index, self._columns.column(table, name), value, factor)
 
     def _measure_graph(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
         self._checkpointed = self._checkpointed or not saves_tensors_plainly()
@@ -165,19 +154,19 @@ class ModuleProbe:
 
     def _measure_dead(self, where: str, activation: Activation) -> None:
         values = _some(activation.values)
-        if activation.channels_first and values.ndim > 2:
-            values = values.flatten(2).amax(2)
-        largest = values.reshape(-1, values.shape[-1]).amax(0) if values.ndim > 1 else values
+        largest = values.amax(0) if values.ndim > 1 else values
+        if values.ndim > 2:  # over places
+            largest = largest.flatten(1).amax(1) if activation.channels_first else largest.flatten(0, -2).amax(0)
         # A unit of a module that is called several times is dead if no call activates it.
         peak = self._peaks.setdefault((where, len(largest)), _Peak()).update(largest, self._index)
-        self._put("dead", where, peak.le(activation.floor).sum(), 1 / peak.numel())
+        self._put("dead", where, peak.le(activation.floor).count_nonzero(), 1 / peak.numel())
 
     def _measure_saturation(self, where: str, activation: Activation) -> None:
         values = _some(activation.values)
         # The ends of a sigmoid are as far from its middle, of those of a tanh whose range is twice as large.
         distance = values.abs() if activation.function == "tanh" else (values - 0.5).abs()
         end = TANH_END if activation.function == "tanh" else 0.5 - SIGMOID_END
-        self._put("saturated", where, distance.gt(end).sum(), 1 / values.numel())
+        self._put("saturated", where, distance.gt(end).count_nonzero(), 1 / values.numel())
 
     def _measure_attention(self, where: str, activation: Activation) -> None:
         """Measure the spread of logits in the first example and head: enough to see them grow, and cheap."""
@@ -191,8 +180,8 @@ class ModuleProbe:
             spread = logits.amax(-1) - logits.amin(-1)
         else:
             shares = _first(activation.values).float()
-            smallest = torch.where(shares > 0, shares, torch.inf).amin(-1)
-            spread = shares.amax(-1).log() - smallest.log()
+            smallest = shares.masked_fill(shares <= 0, torch.inf).amin(-1)
+            spread = -(smallest / shares.amax(-1)).log()
         self._put("attention", where, spread.amax())
 
     def _measure_batchnorm(self, name: str, module: _BatchNorm, output: Tensor) -> None:

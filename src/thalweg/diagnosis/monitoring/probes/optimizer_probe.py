@@ -37,7 +37,7 @@ class OptimizerProbe:
         self._columns, self._readings, self._on_step = columns, columns.readings, on_step
         self._measures = NONE  # index of the monitored step that the next step is
         self._follows = NONE  # index of the monitored step that the next step follows
-        self._is_slow = False
+        self._is_full = False
         self._remove: list[Callable[[], None]] = []
         self._buffers = Buffers(columns, name)
         self._following = columns.of_optimizer(name, "gradient_products", "next_slopes", "next_squares")
@@ -60,21 +60,29 @@ class OptimizerProbe:
         self._buffers = Buffers(self._columns, self.name)
         self._measures = self._follows = NONE
 
-    def arm(self, index: int, *, is_slow: bool) -> None:
-        """Measure the next step as the monitored step of an index, and compare the step after it with it."""
-        self._measures, self._is_slow = index, is_slow
+    def arm(self, index: int, *, is_full: bool) -> None:
+        """Measure the next step as the monitored step of an index.
+
+        Args:
+            index: The index.
+            is_full: True to measure sizes of parameters and second moments, too, and to compare the step after it.
+        """
+        self._measures, self._is_full = index, is_full
 
     def _before_step(self, optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._measures == self._follows == NONE or torch.compiler.is_compiling():
             return
-        with torch.no_grad():
-            has_gradients = _closure(args, kwargs) is None
+        is_recorded = torch.is_grad_enabled()
+        torch._C._set_grad_enabled(False)  # as torch.no_grad does, at a tenth of the time
+        try:
             if self._measures != NONE:
-                self._buffers.choose(getattr(self.optimizer, "param_groups", ()))
-            if has_gradients:
+                self._buffers.choose(getattr(self.optimizer, "param_groups", ()), in_full=self._is_full)
+            if _closure(args, kwargs) is None:
                 self._take_gradients()
             if self._measures != NONE:
                 self._buffers.copy_parameters()
+        finally:
+            torch._C._set_grad_enabled(is_recorded)
 
     def _after_step(self, optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if torch.compiler.is_compiling():
@@ -82,12 +90,17 @@ class OptimizerProbe:
         self.lrs = tuple([_held(group.get("lr", math.nan)) for group in getattr(optimizer, "param_groups", ())])
         self._on_step()
         self._follows = NONE
-        if self._measures != NONE:
-            with torch.no_grad():
-                if _closure(args, kwargs) is not None:
-                    self._take_gradients()
-                self._measure_update()
-            self._follows, self._measures = self._measures, NONE
+        if self._measures == NONE:
+            return
+        is_recorded = torch.is_grad_enabled()
+        torch._C._set_grad_enabled(False)
+        try:
+            if _closure(args, kwargs) is not None:
+                self._take_gradients()
+            self._measure_update()
+        finally:
+            torch._C._set_grad_enabled(is_recorded)
+        self._follows, self._measures = self._measures, NONE
 
     def _take_gradients(self) -> None:
         """Compare the gradients with those of the step before, and with its update; measure them."""
@@ -95,36 +108,43 @@ class OptimizerProbe:
         if not buffers.params:
             return
         follows = self._follows != NONE and buffers.has_update
-        if not follows and not self._is_slow:
-            self._readings.add(self._measures, *buffers.gradient_norms(self.optimizer))
+        if not follows and not self._is_full:
+            measured = buffers.gradient_norms(self.optimizer)
+            if measured is not None:
+                self._readings.add_vector(self._measures, *measured)
             return
         places = buffers.copy_gradients(self.optimizer)
         new = buffers.new_gradients
         if follows:
             values = [torch.dot(new, buffers.gradients), torch.dot(new, buffers.updates), torch.dot(new, new)]
-            self._readings.add(self._follows, self._following, values)
+            self._readings.add_vector(self._follows, self._following, torch.stack(values))
         buffers.has_update = False
         if self._measures != NONE:
             buffers.keep_gradients()
-            norms = list(torch._foreach_norm(buffers.gradient_views))
-            if len(places) < len(norms):
-                norms = [norms[place] for place in places]
-            self._readings.add(self._measures, buffers.gradient_columns(places), norms)
+            views = buffers.gradient_views
+            if len(places) < len(views):
+                views = [views[place] for place in places]
+            if views:
+                norms = torch.stack(torch._foreach_norm(views))
+                self._readings.add_vector(self._measures, buffers.gradient_columns(places), norms)
 
     def _measure_update(self) -> None:
         buffers = self._buffers
         if not buffers.params:
             return
         views = buffers.update_views
-        if self._is_slow:
-            self._readings.add(self._measures, buffers.parameter_columns, torch._foreach_norm(views))
+        if self._is_full:
+            sizes = torch.stack(torch._foreach_norm(views))
+            self._readings.add_vector(self._measures, buffers.parameter_columns, sizes)
         torch._foreach_sub_(views, buffers.params)  # now minus the update
-        self._readings.add(self._measures, buffers.update_columns, torch._foreach_norm(views))
+        lengths = torch.stack(torch._foreach_norm(views))
+        self._readings.add_vector(self._measures, buffers.update_columns, lengths)
         if buffers.halves:
             kept = [1 - views[place].count_nonzero() / views[place].numel() for place in buffers.halves]
-            self._readings.add(self._measures, buffers.half_columns, kept)
-        if self._is_slow:
-            self._readings.add(self._measures, self._slopes, [torch.dot(buffers.gradients, buffers.updates)])
+            self._readings.add_vector(self._measures, buffers.half_columns, torch.stack(kept))
+        if self._is_full:
+            slope = torch.dot(buffers.gradients, buffers.updates)
+            self._readings.add(self._measures, self._slopes[0], slope)
             buffers.has_update = True
             self._measure_second_moments()
 
@@ -143,12 +163,11 @@ class OptimizerProbe:
                 steps = state.get("step") if steps is None else steps
                 columns.append(self._buffers.moment_columns[place])
                 moments.append(moment)
-                factors.append(1 / (eps * eps * moment.numel()))
+                factors.append(1 / (eps * math.sqrt(moment.numel())))
             if moments:
-                sums = torch._foreach_norm(moments, 1, dtype=self._buffers.dtype)
-                means = torch.stack(torch._foreach_mul(sums, factors))
-                ratios = (means / _bias(betas[1], steps, means.device)).sqrt()
-                self._readings.add(self._measures, columns, ratios.unbind())
+                sums = torch.stack(torch._foreach_norm(moments, 1, dtype=self._buffers.dtype))
+                roots = (sums / _bias(betas[1], steps, sums.device)).sqrt()
+                self._readings.add_vector(self._measures, columns, roots, factors)
 
 
 def _closure(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -41,10 +41,18 @@ def without_gradient(record: Record) -> Iterator[Clue]:
     silent = [name for name in held if not any(not math.isnan(value) for value in record.gradient_norms.get(name, ()))]
     if not silent or len(silent) == len(held):
         return
+    share = sum(held[name].numel for name in silent) / sum(info.numel for info in held.values())
+    certainty: Certainty = "certain" if share > at.MOST_OF_THE_WEIGHTS else "likely"
     for module in _largest_modules(
         [held[name].module for name in silent], [held[n].module for n in held if n not in silent]
     ):
-        yield Clue("no_gradient", "likely", module, 0, {"parameters": float(len(silent)), "first": silent[0]})
+        yield Clue(
+            "no_gradient",
+            certainty,
+            module,
+            0,
+            {"parameters": float(len(silent)), "share_of_the_weights": share, "first": silent[0]},
+        )
 
 
 def _largest_modules(silent: list[str], with_gradient: list[str]) -> list[str]:
@@ -152,8 +160,15 @@ def gradient_jumps(record: Record) -> Iterator[Clue]:
             worst = max(names, key=lambda name: _growth(record, name, index))
             evidence = {"gradient_over_usual": totals[index] / usual, "largest": largest_since[index]}
             where = record.parameters[worst].module or None
-            yield Clue("exploding_gradient", "likely", where, record.steps[index], evidence)
+            certainty: Certainty = "possible" if _has_risen(record, record.steps[index - 1]) else "likely"
+            yield Clue("exploding_gradient", certainty, where, record.steps[index], evidence)
             return
+
+
+def _has_risen(record: Record, step: int) -> bool:
+    """Return True if the loss was far above its start before a step: larger gradients are a consequence then."""
+    before = finite(record.losses[: step + 1])
+    return bool(before) and before[-1] > before[0] + (at.LOSS_RISE - 1) * abs(before[0])
 
 
 def _columns(record: Record, names: list[str]) -> list[list[float]]:

@@ -15,6 +15,9 @@ FIRST_STEPS = 20  # that count as the start
 SIGNAL_GROWTH = 10.0
 SIGNAL_GROWTH_POSSIBLE = 4.0
 
+# Parameters that an optimizer holds and that never get a gradient: more than half of all is more than a spare branch.
+MOST_OF_THE_WEIGHTS = 0.5
+
 # Units. A ReLU that is active for less than 1 % is dead (Lu et al. 2019); sparse networks keep a fifth at least.
 DEAD_SHARE = 0.95
 DEAD_SHARE_POSSIBLE = 0.8

@@ -9,9 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from thalweg.diagnosis.run_record import RunRecord
-from thalweg.report.charts import INK, MAX_DRAWN, MAX_NAME, PALETTE, format_number, render_svg, set_scale, shorten
+from thalweg.report.charts.colours import LIGHT
+from thalweg.report.charts.data import MAX_DRAWN
+from thalweg.report.charts.static import INK, WIDTH, render_svg, set_scale
+from thalweg.report.numbers import MAX_NAME, format_number, shorten
 
-BEFORE, AFTER = PALETTE[1], PALETTE[0]
+BEFORE, AFTER = LIGHT[1], LIGHT[0]
 MAX_LABELS = 28  # names of modules in a profile; of a deeper network every second one is named, or fewer
 _MAX_POINTS = 1000  # of a curve: a longer one is thinned
 _AIR = 1.6  # factor between the values and the end of a logarithmic axis
@@ -58,7 +61,7 @@ def loss_chart(run: RunRecord, since: int) -> Markup:
         text += f": {format_number(finite[0])} at first, {format_number(finite[-1])} at last"
     text += f"; not finite from step {lost[0] + 1:,}" if len(lost) else ""
     text += f"; the cause shows from step {since:,}" if since else ""
-    return render_svg(text, 5.2, 3.4, draw)
+    return render_svg(text, WIDTH, 2.8, draw)
 
 
 def profile_chart(quantity: str, values: Mapping[str, float], where: str | None) -> Markup:
@@ -101,7 +104,7 @@ def profile_chart(quantity: str, values: Mapping[str, float], where: str | None)
     if len(names) > 1:
         ends = (f"{format_number(values[name])} in {shorten(name, MAX_NAME)}" for name in (names[0], names[-1]))
         text += f": {' to '.join(ends)}"
-    return render_svg(shorten(text), 5.2, 0.9 + 0.21 * min(max(len(names), 3), MAX_LABELS), draw)
+    return render_svg(shorten(text), WIDTH, 0.9 + 0.21 * min(max(len(names), 3), MAX_LABELS), draw)
 
 
 def is_part_of(name: str, where: str | None) -> bool:

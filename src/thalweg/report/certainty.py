@@ -1,0 +1,35 @@
+"""Certainty: the strength of a verdict, in one sentence that a heading can hold."""
+
+from thalweg.comparison import Comparison
+from thalweg.comparison.results.cautions import preferred_on_validation
+
+
+def how_sure(comparison: Comparison) -> str:
+    """Return how sure the verdict of a comparison is.
+
+    Args:
+        comparison: The comparison, finished or not.
+    """
+    verdict, summaries = comparison.verdict, comparison.contenders
+    race = comparison.findings.race
+    seeds = max(map(len, race.scores.values()), default=0)
+    over_seeds = f"over {seeds} seeds" if seeds > 1 else "over one seed"
+    rivals, tied = len(race.scores) - 1, len(verdict.tied)
+    start = "" if comparison.record.finished else "So far: "
+    winner = next((summary for summary in summaries if summary.name == verdict.recommended), None)
+    if verdict.settled == "unended":
+        return "Nothing is settled: no training has ended."
+    if verdict.settled == "none":
+        return f"{start}Nothing is settled: no contender ends reliably and better than it began."
+    if winner is not None and preferred_on_validation(comparison.record, summaries, winner):
+        return f"{start}Not settled: validation and test prefer different contenders."
+    if len(summaries) == 1:
+        return f"{start}Tuned alone: there is no rival to compare with."
+    if verdict.settled == "best":
+        shown = "its rival is" if rivals == 1 else f"all {rivals} rivals that raced are"
+        return f"{start}Sure: {shown} shown to be worse, {over_seeds}."
+    if verdict.settled == "within":
+        return f"{start}Sure to within {comparison.margin}: {tied} contenders are shown to be this close, {over_seeds}."
+    if verdict.settled == "unraced":
+        return f"{start}Not settled: the leader of the search was not raced against the others."
+    return f"{start}Not settled: {tied} contenders are not told apart, {over_seeds}."

@@ -1,0 +1,197 @@
+"""Charts without a script: drawn by matplotlib as SVG, to be placed in an HTML page.
+
+Text stays text and uses the page's font. Ink, grid and contenders use the page's colours, so that a dark page has
+light charts.
+"""
+
+import html
+import io
+import math
+import re
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from thalweg.errors import printable
+from thalweg.report.charts.colours import LIGHT, variable
+from thalweg.report.charts.data import MAX_DRAWN, Axis, Chart, Point, Series
+from thalweg.report.numbers import MAX_NAME, format_number, shorten
+
+WIDTH = 3.7  # inches: so narrow that its text is readable on a phone
+
+# Two placeholder colours that the page replaces by its own; so it does with those of the contenders.
+INK, _GRID = "#010203", "#040506"
+_STYLE: dict[Any, Any] = {
+    "text.parse_math": False,  # a dollar sign in a name is a dollar sign
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 10.0,
+    "axes.edgecolor": _GRID,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": _GRID,
+    "grid.linewidth": 0.6,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "xtick.minor.size": 0,
+    "ytick.minor.size": 0,
+}
+
+
+def render_svg(title: str, width: float, height: float, draw: Callable[[Axes], None]) -> Markup:
+    """Return one chart as SVG.
+
+    Args:
+        title: The text that a screen reader reads.
+        width: Width in inches.
+        height: Height in inches.
+        draw: Draws the chart on the axes.
+    """
+    title = printable(title)
+    # Warnings about glyphs that no font here has, or about charts of numbers at the end of their range, help nobody.
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": title}), warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        figure = Figure(figsize=(width, height), layout="constrained")
+        axes = figure.add_subplot()
+        draw(axes)
+        buffer = io.StringIO()
+        metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)  # the page has these rules in its own
+    # An SVG inside HTML needs no namespaces, and without them the page names no outside address.
+    svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg)
+    svg = re.sub(r'width="[^"]*pt" height="[^"]*pt"', "", svg, count=1)
+    svg = svg.replace(INK, "currentColor").replace(_GRID, "var(--grid)")
+    for number, colour in enumerate(LIGHT):
+        svg = svg.replace(colour, variable(number))
+    svg = svg.replace("<svg", f'<svg role="img" aria-label="{html.escape(title)}"', 1)
+    return Markup(svg)  # noqa: S704  (matplotlib escapes the texts that it draws)
+
+
+def static_chart(chart: Chart) -> Markup:
+    """Draw the first view of a chart.
+
+    Args:
+        chart: The chart.
+    """
+    view = chart.views[0]
+    rows = len(view.series)
+    height = 0.8 + 0.28 * max(1, rows) if chart.kind == "intervals" else 2.9
+    draw = {"intervals": _draw_intervals, "lines": _draw_lines, "dots": _draw_dots}[chart.kind]
+    return render_svg(view.alt, WIDTH, height, lambda axes: draw(axes, chart))
+
+
+def _draw_intervals(axes: Axes, chart: Chart) -> None:
+    """Draw a dot and a line for each series, the first on top, and a grey band over the first interval."""
+    view = chart.views[0]
+    for row, series in enumerate(view.series):
+        for point in series.points:
+            low, high = (end if math.isfinite(end) else point.y for end in (point.low, point.high))
+            colour = LIGHT[series.colour]
+            axes.plot([low, high], [row] * 2, color=colour, alpha=0.4, linewidth=4, solid_capstyle="round")
+            axes.plot([point.y], [row], "o", color=colour, markersize=7)
+    for point in view.series[0].points if view.series else ():
+        if math.isfinite(point.low) and math.isfinite(point.high):
+            axes.axvspan(point.low, point.high, color=INK, alpha=0.07, linewidth=0)
+    axes.set_yticks(range(len(view.series)), [shorten(series.name, MAX_NAME) for series in view.series])
+    axes.set_ylim(len(view.series) - 0.4, -0.6)
+    axes.grid(visible=False, axis="y")
+    _set_axis(axes, "x", view.x)
+
+
+def _draw_lines(axes: Axes, chart: Chart) -> None:
+    view = chart.views[0]
+    _set_axis(axes, "x", view.x)
+    _set_axis(axes, "y", view.y)
+    for series in view.series:
+        x, y, low, high = np.array([point[:4] for point in series.points], dtype=float).reshape(-1, 4).T
+        colour = LIGHT[series.colour]
+        style = "steps-post" if chart.is_stepped else "default"
+        axes.fill_between(
+            x, low, high, color=colour, alpha=0.16, linewidth=0, step="post" if chart.is_stepped else None
+        )
+        axes.plot(x, y, color=colour, linewidth=1.7, drawstyle=style)
+    if view.vertical:
+        axes.axvline(view.vertical[0], color=INK, linewidth=1, linestyle=(0, (4, 3)))
+
+
+def _draw_dots(axes: Axes, chart: Chart) -> None:
+    view = chart.views[0]
+    _set_axis(axes, "x", view.x)
+    _set_axis(axes, "y", view.y)
+    for series in view.series:
+        for point in series.points:
+            _draw_dot(axes, view.y, series, point, lost_at=view.y.span[0 if chart.maximize else 1])
+        if series.line:
+            x, y = zip(*((point.x, point.y) for point in series.line), strict=True)
+            axes.plot(x, y, color=LIGHT[series.colour], linewidth=1.3, alpha=0.6)
+
+
+def _draw_dot(axes: Axes, axis: Axis, series: Series, point: Point, *, lost_at: float) -> None:
+    """Draw a point; one beyond the axis as an arrow at its edge, one without a value as a cross."""
+    low, high = axis.span
+    colour = LIGHT[series.colour]
+    if point.mark == "lost" or not abs(point.y) < MAX_DRAWN:
+        axes.plot([point.x], [lost_at], "x", color=colour, markersize=5, alpha=0.7, clip_on=False)
+    elif not low <= point.y <= high:
+        edge, marker = (low, "v") if point.y < low else (high, "^")
+        axes.plot([point.x], [edge], marker, color=colour, markersize=4, alpha=0.7, clip_on=False)
+    elif point.mark == "chosen":
+        axes.plot([point.x], [point.y], "o", markersize=9, mfc=colour, mec=INK, mew=1.4)
+    else:
+        axes.plot([point.x], [point.y], "o", color=colour, markersize=4, alpha=0.65)
+
+
+def _set_axis(axes: Axes, which: str, axis: Axis) -> None:
+    set_scale(axes, which, axis.span, is_log=axis.scale == "log")
+    low, high = axis.span
+    room = 0.04 * (high - low)
+    limits = (low / 1.1, high * 1.1) if axis.scale == "log" else (low - room, high + room)
+    (axes.set_xlim if which == "x" else axes.set_ylim)(*limits)
+    label = f"{axis.label} ({axis.unit})" if axis.unit else axis.label
+    (axes.set_xlabel if which == "x" else axes.set_ylabel)(shorten(label, 60))
+
+
+def set_scale(axes: Axes, which: str, values: Sequence[float], *, is_log: bool | None = None) -> None:
+    """Set a scale with plain numbers as labels.
+
+    Args:
+        axes: The axes.
+        which: ``x`` or ``y``.
+        values: The values.
+        is_log: True for a logarithmic axis. Defaults to one if the values span a factor above five.
+    """
+    finite = [value for value in values if math.isfinite(value)]
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    positive = [value for value in finite if value > 0]
+    if is_log is None:
+        is_log = bool(positive) and max(finite) > 5 * min(positive) and len(positive) > len(finite) / 2
+    if is_log:
+        (axes.set_xscale if which == "x" else axes.set_yscale)("log", nonpositive="clip")
+        decades = math.log10(max(positive) / min(positive))
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if decades < 2.2 else (1.0,), numticks=7))
+        axis.set_minor_formatter(NullFormatter())
+        axis.set_major_formatter(FuncFormatter(lambda value, _: format_number(value)))
+        return
+    axis.set_major_locator(MaxNLocator(6 if which == "y" else 5))
+    # Use so many digits that neighbouring ticks have different labels.
+    largest, span = max(map(abs, finite), default=1.0), max(finite, default=1.0) - min(finite, default=0.0)
+    ratio = largest / span if span > 0 else 1.0
+    num_digits = max(3, 2 + math.ceil(math.log10(ratio))) if 0 < ratio < math.inf else 3
+    axis.set_major_formatter(FuncFormatter(lambda value, _: format_number(value, num_digits)))

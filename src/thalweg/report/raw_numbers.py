@@ -1,0 +1,85 @@
+"""Raw numbers: all trainings of a comparison as compact JSON, which the script of the page turns into files."""
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from thalweg.comparison.presentation.trial_table import TrialTable
+from thalweg.comparison.results.records import TrialRecord
+from thalweg.parts import as_plain_json
+
+MAX_BYTES = 3_000_000  # of the raw numbers of a page: with the script and the charts a page stays below 5 MB
+# In JSON these stand in texts alone. Others that hide are no ASCII, and written as escapes anyway.
+_ESCAPES = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\x7f"}
+_CURVE_LIMITS = (None, 40, 10, 2)  # evaluations of a curve that are kept, tried in this order
+
+
+def raw_numbers(trainings: Sequence[TrialRecord], results: dict[str, Any]) -> dict[str, Any]:
+    """Return the results and all trainings, with their curves, as plain JSON.
+
+    If they do not fit into a page, curves are thinned first and then the last trainings are left out; ``left_out``
+    says so.
+
+    Args:
+        trainings: The trainings. Their order is that of the numbers in the charts.
+        results: The results as ``to_json`` returns them.
+    """
+    rows = TrialTable(trainings).to_rows()
+    names = list(rows[0]) if rows else []
+    all_rows = [[row[name] for name in names] for row in rows]
+    for limit in _CURVE_LIMITS:
+        curves = [_curve(trial, limit) for trial in trainings]
+        raw = {
+            "results": results,
+            "columns": names,
+            "rows": all_rows,
+            "curves": curves,
+            "left_out": _thinned_note(limit),
+        }
+        if size_of(raw) <= MAX_BYTES:
+            return raw
+    kept = len(rows)
+    while kept and size_of(raw) > MAX_BYTES:
+        kept = kept * 2 // 3
+        raw |= {"rows": all_rows[:kept], "curves": []}
+    raw["left_out"] = f"This page holds {kept:,} of {len(rows):,} trainings, without curves. The store has all of them."
+    return raw
+
+
+def size_of(value: Any) -> int:
+    """Return the bytes of a value as JSON."""
+    return len(embedded_json(value).encode())
+
+
+def embedded_json(value: Any) -> Markup:
+    """Return a value as JSON that can stand in an element of a page: no text of it ends the element or hides.
+
+    Args:
+        value: The value. Numbers that are not finite become null.
+    """
+    text = json.dumps(as_plain_json(value), ensure_ascii=True, separators=(",", ":"))
+    return Markup(text.translate(_ESCAPES))  # noqa: S704  (as the docstring says)
+
+
+def _curve(trial: TrialRecord, limit: int | None) -> list[list[float | None]]:
+    """The evaluations of a training: step, train, validation, test, seconds; only of a curve."""
+    evaluations = trial.result.evaluations
+    if len(evaluations) < 2:
+        return []
+    if limit is not None and len(evaluations) > limit:
+        evaluations = [evaluations[round(k * (len(evaluations) - 1) / (limit - 1))] for k in range(limit)]
+    return [
+        [each.step, *map(_short, (each.train, each.validation, each.test)), _short(each.seconds)]
+        for each in evaluations
+    ]
+
+
+def _short(value: float) -> float | None:
+    return float(f"{value:.7g}") if math.isfinite(value) else None
+
+
+def _thinned_note(limit: int | None) -> str:
+    return "" if limit is None else f"The curves of this page have {limit} points each. The store has all of them."

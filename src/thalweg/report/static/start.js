@@ -1,0 +1,123 @@
+// The start of a page: its data, its files, and its renewal while a comparison runs.
+
+function quoted(value) {
+  const text = value === null || value === undefined ? "" : String(value);
+  // A spreadsheet must not take a text for a formula.
+  const safe = typeof value === "string" && /^[=+\-@\t\r]/.test(text) ? `'${text}` : text;
+  return /[",\n\r]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
+}
+
+function csvOf({ columns, rows }) {
+  return [columns, ...rows].map((row) => row.map(quoted).join(",")).join("\r\n") + "\r\n";
+}
+
+function startDownloads() {
+  const place = document.getElementById("downloads");
+  if (!place || !page.data.raw) return;
+  const { raw } = page.data;
+  place.replaceChildren(
+    element("button", { type: "button", onclick: () => save("thalweg-trainings.csv", "text/csv", csvOf(raw)) }, "All trainings as CSV"),
+    element("button", { type: "button", onclick: () => save("thalweg.json", "application/json", JSON.stringify(raw, null, 1)) }, "Everything as JSON"));
+  place.hidden = false;
+}
+
+function startCharts() {
+  page.figures = [];
+  const charts = new Map(page.data.charts.map((chart) => [chart.id, chart]));
+  for (const figure of document.querySelectorAll("figure[data-chart]")) {
+    const chart = charts.get(figure.dataset.chart);
+    if (chart) attempt(() => page.figures.push(new ChartFigure(figure, chart)));
+  }
+  attempt(startSearch);
+  for (const figure of page.figures) attempt(() => figure.draw());
+}
+
+/** Run one part of the page; if it fails, the others go on, and the reason can be read. */
+function attempt(part) {
+  try {
+    part();
+  } catch (error) {
+    console.error(error);
+  }
+}
+
+function startPage() {
+  startTheme();
+  startCopying();
+  startSorting();
+  attempt(startStaticImages);
+  const data = document.getElementById("page-data");
+  if (!data) return;
+  page.data = JSON.parse(data.textContent);
+  attempt(startContenders);
+  attempt(startDownloads);
+  startCharts();
+  updateContenders(page.hidden.size > 0);
+}
+
+function redrawOnResize() {
+  let width = window.innerWidth;
+  let waiting = 0;
+  window.addEventListener("resize", () => {
+    if (window.innerWidth === width) return;
+    width = window.innerWidth;
+    cancelAnimationFrame(waiting);
+    waiting = requestAnimationFrame(() => page.figures.forEach((figure) => figure.draw()));
+  });
+  window.addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((details) => { details.open = true; }));
+}
+
+// --- while a comparison runs ----------------------------------------------------------------------------------------
+
+const PAUSE_MS = 1000;
+
+/** Take over a new version of the page, and keep what the reader has chosen. */
+function renew(text) {
+  const next = new DOMParser().parseFromString(text, "text/html");
+  const focused = document.activeElement?.textContent;
+  const open = [...document.querySelectorAll("details")].map((details) => details.open);
+  const choices = page.figures.map(({ view, scale }) => ({ view, scale }));
+  document.title = next.title;
+  document.querySelector("main").replaceWith(next.querySelector("main"));
+  const [data, fresh] = [document.getElementById("page-data"), next.getElementById("page-data")];
+  if (data && fresh) data.textContent = fresh.textContent;
+  else if (fresh) document.body.append(fresh);
+  page.kept = choices;
+  startPage();
+  document.querySelectorAll("details").forEach((details, index) => { details.open = open[index] ?? details.open; });
+  page.figures.forEach((figure, index) => {
+    const choice = choices[index];
+    if (choice?.scale && figure.chart && figure.chart.views[choice.view]) {
+      [figure.view, figure.scale] = [choice.view, choice.scale];
+      figure.draw();
+    }
+  });
+  [...document.querySelectorAll("button")].find((button) => focused && button.textContent === focused)?.focus();
+}
+
+async function follow() {
+  let version = document.getElementById("live").dataset.version;
+  for (;;) {
+    await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
+    let state;
+    try {
+      state = await (await fetch("state", { cache: "no-store" })).json();
+      if (state.version !== version) {
+        renew(await (await fetch("page", { cache: "no-store" })).text());
+        version = state.version;
+      }
+    } catch (error) {
+      state = { text: "The comparison has ended or was interrupted. This page shows its last state.", share: null, ended: true };
+    }
+    const line = document.getElementById("live");
+    line.querySelector("span").textContent = state.text;
+    const bar = line.querySelector("progress");
+    bar.hidden = state.share === null;
+    if (state.share !== null) bar.value = state.share;
+    if (state.ended) return;
+  }
+}
+
+startPage();
+redrawOnResize();
+if (document.getElementById("live")) follow();

@@ -1,0 +1,268 @@
+"""The live page: it shows what is stored so far, only to those who know its address, and ends with the comparison."""
+
+import http.client
+import importlib
+import json
+import threading
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from click.testing import CliRunner
+
+from tests.pages import BROWSER, Reader, needs_browser
+from thalweg.cli.main import cli
+from thalweg.comparison import Comparison, Progress, Store
+from thalweg.comparison.results.records import ComparisonRecord
+from thalweg.report.live import MIN_PAUSE_S, LiveReport
+
+
+class GrowingStore:
+    """A store into which the trainings of a finished comparison come one by one."""
+
+    def __init__(self, source: Path, path: Path) -> None:
+        self._source = Store(source, write=False)
+        self.record = self._source.find()
+        assert self.record is not None
+        self._trials = self._source.read_trials(self.record.id).trials
+        self.store = Store(path)
+        self.path = path
+
+    def begin(self) -> ComparisonRecord:
+        record = self.record
+        return self.store.create(
+            record.key,
+            workload=record.workload,
+            contenders=record.contenders,
+            plan=record.plan,
+            environment=record.environment,
+        )
+
+    def add(self, record: ComparisonRecord, start: int, end: int) -> None:
+        self.store.add(record.id, self._trials[start:end], elapsed_s=1.0)
+
+    def finish(self, record: ComparisonRecord) -> None:
+        stored = len(self.store.read_trials(record.id).trials)
+        self.add(record, stored, len(self._trials))
+        self.store.finish(record.id)
+
+
+@pytest.fixture
+def growing(measured_store: Path, tmp_path: Path) -> GrowingStore:
+    return GrowingStore(measured_store, tmp_path / "store.sqlite")
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def ask(live: LiveReport, path: str | None = None, **headers: str) -> tuple[int, str, dict[str, str]]:
+    address = urlsplit(live.url)
+    connection = http.client.HTTPConnection(address.hostname, address.port, timeout=30)
+    connection.request("GET", address.path if path is None else path, headers=headers)
+    answer = connection.getresponse()
+    text = answer.read().decode()
+    connection.close()
+    return answer.status, text, dict(answer.getheaders())
+
+
+def text_of(page: str) -> str:
+    return " ".join(Reader(page).text.split())
+
+
+def test_the_page_grows_with_the_store(growing: GrowingStore) -> None:
+    clock = Clock()
+    with LiveReport(growing.path, clock=clock, last_look_s=0.0) as live:
+        status, page, headers = ask(live)
+        assert status == 200
+        assert "No training has ended yet." in text_of(page)
+        assert headers["Cache-Control"] == "no-store"
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        record = growing.begin()
+        growing.add(record, 0, 12)
+        live.update(Progress("search", "adam", 12, 100, share=0.12, elapsed_s=3.0))
+        state = json.loads(ask(live, live_path(live, "state"))[1])
+        assert state["version"] == "0"  # it is not made again before some time has passed
+        clock.now_s += 100
+        state = json.loads(ask(live, live_path(live, "state"))[1])
+        assert state["version"] == f"{record.id}-12-0"
+        assert state["share"] == 0.12
+        assert "12 of 100 trainings done" in state["text"]
+        assert not state["ended"]
+        text = text_of(ask(live, live_path(live, "page"))[1])
+        assert "Running; stored so far: 12 trainings." in text
+        assert "Interrupted" not in text
+        assert "could not be made" not in text
+        assert "not yet" in text
+        growing.finish(record)
+        clock.now_s += 100
+        assert json.loads(ask(live, live_path(live, "state"))[1])["version"].endswith("-1")
+
+
+def live_path(live: LiveReport, name: str) -> str:
+    return urlsplit(live.url).path + name
+
+
+def test_it_is_renewed_at_most_every_other_second_however_often_it_is_asked(growing: GrowingStore) -> None:
+    clock = Clock()
+    record = growing.begin()
+    growing.add(record, 0, 12)
+    with LiveReport(growing.path, clock=clock, last_look_s=0.0) as live:
+        first = live.state()["version"]
+        growing.add(record, 12, 15)
+        clock.now_s += 0.99 * MIN_PAUSE_S
+        assert live.state()["version"] == first
+        clock.now_s += 0.02 * MIN_PAUSE_S
+        assert live.state()["version"] == f"{record.id}-15-0"
+
+
+def test_only_those_who_know_the_address_get_an_answer(growing: GrowingStore) -> None:
+    with LiveReport(growing.path, last_look_s=0.0) as live:
+        assert urlsplit(live.url).hostname == "127.0.0.1"
+        port = urlsplit(live.url).port
+        assert ask(live)[0] == 200
+        assert ask(live, Host=f"localhost:{port}")[0] == 200
+        for path in ("/", "/wrong/", live_path(live, "")[:-2]):
+            status, text, _ = ask(live, path)
+            assert status == 403
+            assert "thalweg-live" not in text
+        for host in ("evil.example", f"evil.example:{port}", "127.0.0.1", f"127.0.0.1.evil.example:{port}"):
+            assert ask(live, Host=host)[0] == 403  # a name that was bound again to this machine
+        assert ask(live, live_path(live, "store.sqlite"))[0] == 404
+        assert ask(live, live_path(live, "../../etc/passwd"))[0] == 404
+    with LiveReport(growing.path, last_look_s=0.0) as later:
+        assert later.url.rsplit("/", 2)[1] != live.url.rsplit("/", 2)[1]
+
+
+def test_nothing_is_left_behind(growing: GrowingStore) -> None:
+    before = set(threading.enumerate())
+    files = sorted(path.name for path in growing.path.parent.iterdir())
+    with LiveReport(growing.path, last_look_s=0.0) as live:
+        assert ask(live)[0] == 200
+    with pytest.raises(ConnectionRefusedError):
+        ask(live)
+    assert {thread.name for thread in set(threading.enumerate()) - before if thread.name == "thalweg-live"} == set()
+    assert sorted(path.name for path in growing.path.parent.iterdir()) == files
+
+
+def test_a_page_that_is_open_gets_the_final_numbers_before_the_end(growing: GrowingStore) -> None:
+    record = growing.begin()
+    growing.add(record, 0, 12)
+    states: list[dict] = []
+    pages: list[str] = []
+
+    def read(live: LiveReport) -> None:
+        while not states or not states[-1]["ended"]:
+            states.append(live.state())
+            if states[-1]["version"] != (states[-2]["version"] if len(states) > 1 else None):
+                pages.append(live.page())
+            time.sleep(0.01)
+        states.append(live.state())
+
+    with LiveReport(growing.path, last_look_s=60.0) as live:
+        live.state()
+        reader = threading.Thread(target=read, args=(live,))
+        reader.start()
+        growing.finish(record)
+    reader.join()
+    finished = Comparison(growing.store, growing.store.find())
+    assert states[-1]["text"] == "The comparison has ended. This page shows its final numbers."
+    assert finished.verdict.text in text_of(pages[-1])
+
+
+def test_an_earlier_comparison_is_not_shown_as_the_running_one(growing: GrowingStore) -> None:
+    growing.finish(growing.begin())
+    with LiveReport(growing.path, last_look_s=0.0) as live:
+        assert "No training has ended yet." in text_of(live.page())
+    with LiveReport(growing.path, watches=True, last_look_s=0.0) as live:
+        assert "Which setting to use" in text_of(live.page())
+
+
+def test_a_store_that_cannot_be_read_now_keeps_the_page_alive(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite"
+    path.write_bytes(b"no database at all")
+    with LiveReport(path, watches=True, last_look_s=0.0) as live:
+        assert "No training has ended yet." in text_of(ask(live)[1])
+
+
+def test_the_command_serves_the_page_while_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    update = LiveReport.update
+
+    def update_and_read(self: LiveReport, progress: Progress) -> None:
+        update(self, progress)
+        if progress.stage == "search" and not seen:
+            seen.append(ask(self)[1])
+
+    monkeypatch.setattr(LiveReport, "update", update_and_read)
+    arguments = ["compare", "quadratic", "--with", "gd", "--budget", "2trials", "--workers", "1", "--live"]
+    result = CliRunner().invoke(cli, [*arguments, "--out", str(tmp_path / "out")])
+    assert result.exit_code == 0, result.output
+    assert "Live report: http://127.0.0.1:" in result.output
+    assert len(seen) == 1
+    assert '<div class="live" id="live"' in seen[0]
+
+
+def test_a_suite_has_no_live_page() -> None:
+    result = CliRunner().invoke(cli, ["compare", "--suite", "--live"])
+    assert result.exit_code == 2
+    assert "--live is for one task" in result.output
+
+
+def test_the_report_command_follows_a_store_until_it_is_interrupted(
+    measured_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages: list[str] = []
+
+    enter = LiveReport.__enter__
+
+    def enter_and_read(self: LiveReport) -> LiveReport:
+        enter(self)
+        self._last_look_s = 0.0
+        pages.append(ask(self)[1])
+        return self
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LiveReport, "__enter__", enter_and_read)
+    monkeypatch.setattr(importlib.import_module("thalweg.cli.report"), "wait_for_interrupt", interrupt)
+    result = CliRunner().invoke(cli, ["report", str(measured_store), "--live"])
+    assert result.exit_code == 0, result.output
+    assert "Live report: http://127.0.0.1:" in result.output
+    assert "This page follows" in text_of(pages[0])
+
+
+@needs_browser
+def test_an_open_page_renews_itself_and_keeps_what_was_chosen(growing: GrowingStore) -> None:
+    from playwright.sync_api import sync_playwright
+
+    record = growing.begin()
+    growing.add(record, 0, 60)
+    messages: list[str] = []
+    with sync_playwright() as playwright, LiveReport(growing.path, last_look_s=0.0) as live:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        tab = browser.new_page()
+        tab.on("console", lambda message: messages.append(message.text))
+        tab.on("pageerror", lambda error: messages.append(str(error)))
+        tab.goto(live.url)
+        assert "Running" in tab.locator("h1").inner_text()
+        name = tab.locator("tr[data-contender]").first.get_attribute("data-contender")
+        tab.locator(f'.contenders button[data-name="{name}"]').first.click()
+        tab.get_by_label("Theme").select_option("dark")
+        tab.get_by_text("What the columns mean").click()
+        growing.finish(record)
+        tab.locator("h1", has_not_text="Running").wait_for(timeout=60_000)
+        hidden = tab.locator(f'.contenders button[data-name="{name}"]').first
+        assert hidden.get_attribute("aria-pressed") == "false"
+        series = tab.locator('figure[data-chart="values"] .series')
+        assert name not in series.evaluate_all("all => all.map(each => each.dataset.name)")
+        assert tab.get_by_label("Theme").input_value() == "dark"
+        assert tab.get_by_text("untuned. A dash").is_visible()
+        browser.close()
+    assert messages == []
