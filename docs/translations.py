@@ -80,7 +80,11 @@ class Translation:
             if missing or surplus:
                 differences.append(f"{part}: missing {_shorten(missing)}; not in the original {_shorten(surplus)}")
         passed = self._passed_translations()
-        return [*differences, f"links: to an original that has a translation {_shorten(passed)}"] if passed else differences
+        return (
+            [*differences, f"links: to an original that has a translation {_shorten(passed)}"]
+            if passed
+            else differences
+        )
 
     def _passed_translations(self) -> list[str]:
         """Return the links to pages of the original language that this language has, other than to the own original."""

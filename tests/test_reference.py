@@ -57,7 +57,9 @@ def test_the_pages_show_formulas_and_link_every_module(
 
 
 def hrefs(page: Path) -> list[str]:
-    return [unquote(link).replace("&amp;", "&") for link in re.findall(r'(?:href|src)="([^"]*)"', page.read_text())]
+    return [
+        unquote(link).replace("&amp;", "&") for link in re.findall(r'(?:href|src|srcset)="([^"]*)"', page.read_text())
+    ]
 
 
 def test_every_link_within_the_pages_leads_to_a_place_that_exists(
