@@ -109,6 +109,14 @@ def test_external_links_have_an_allowed_form_and_nothing_is_requested(
         assert not [address for address in loaded if urlsplit(address).netloc], page.name
 
 
+@pytest.mark.parametrize(("page", "language"), [("start", "en"), ("zh/index", "zh-CN"), ("zh/start", "zh-CN")])
+def test_a_page_names_its_language(
+    build: tuple[Path, subprocess.CompletedProcess[str]], page: str, language: str
+) -> None:
+    folder, _ = build
+    assert f'lang="{language}"' in (folder / "docs" / f"{page}.html").read_text().partition("<head")[0]
+
+
 def test_the_search_finds_a_page_and_formulas_are_drawn_without_a_script(
     build: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> None:
