@@ -5,7 +5,6 @@ same on a code host and in the built pages.
 """
 
 import inspect
-import logging
 import re
 import sys
 import xml.etree.ElementTree as ET
@@ -72,9 +71,6 @@ smartquotes = False  # two hyphens begin an option
 html_math_renderer = "mathml"
 highlight_language = "text"
 
-
-# A folder may have no page beside those that its index names.
-logging.getLogger("sphinx.sphinx.directives.other").addFilter(lambda record: "glob pattern" not in record.msg)
 
 KINDS = {*registry.RULES.values(), *registry.WRAPPERS.values()}
 
