@@ -5,6 +5,7 @@ same on a code host and in the built pages.
 """
 
 import inspect
+import re
 import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -20,6 +21,8 @@ from thalweg import optim, registry
 
 sys.path.insert(0, str(Path(__file__).parent))
 import translations
+
+ROOT = Path(__file__).resolve().parents[1]
 
 project = "thalweg"
 author = "the thalweg maintainers"
@@ -114,6 +117,19 @@ def visit_math_block(translator: HTML5Translator, node: nodes.math_block) -> Non
     raise nodes.SkipNode
 
 
+def copy_pictures(app: Sphinx, error: Exception | None) -> None:
+    """Copy the pictures that pages show by HTML of their own, such as `<picture>`, which Sphinx leaves alone."""
+    folder = Path(app.outdir).resolve()
+    for page in sorted(folder.rglob("*.html")) if error is None else []:
+        sources = re.findall(r'<(?:source|img)\b[^>]*\bsrc(?:set)?="([^":]+)"', page.read_text(encoding="utf-8"))
+        for copy in (page.parent / source for source in sources):
+            place = copy.resolve()
+            picture = ROOT / place.relative_to(folder) if place.is_relative_to(folder) else place
+            if not copy.exists() and picture.is_file():
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_bytes(picture.read_bytes())
+
+
 def add_translation_notice(app: Sphinx, docname: str, source: list[str]) -> None:
     """Add a link to the original below the title of a translated page, and a warning if the page is stale."""
     page = Path(app.srcdir) / f"{docname}.md"
@@ -121,8 +137,16 @@ def add_translation_notice(app: Sphinx, docname: str, source: list[str]) -> None
         source[0] = translations.with_notice(page, source[0])
 
 
+def set_language(app: Sphinx, docname: str, template: str, context: dict[str, Any], doctree: nodes.Node | None) -> None:
+    """Set the language of a Chinese page, by which browsers choose fonts and screen readers a voice."""
+    if docname.startswith("docs/zh/"):
+        context["language"] = "zh-CN"
+
+
 def setup(app: Sphinx) -> None:
     """Connect the functions above to Sphinx."""
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math_block, None))
     app.connect("source-read", add_translation_notice)
+    app.connect("html-page-context", set_language)
+    app.connect("build-finished", copy_pictures)
     app.connect("autodoc-process-docstring", add_formula)

@@ -68,7 +68,10 @@ class Translation:
         return (_STALE_NOTICE if self.is_stale else _NOTICE).format(name=self.original.name, link=link)
 
     def differences(self) -> list[str]:
-        """Return what must be equal in both pages and is not: code, decimal numbers, pictures, levels of headings."""
+        """Return what differs from the original, and links to originals in place of their translations.
+
+        Equal must be code, decimal numbers, all numbers in tables, pictures, and the levels of headings.
+        """
         texts = self.original.read_text(encoding="utf-8"), self.page.read_text(encoding="utf-8")
         differences = []
         for part, extract in _PARTS.items():
@@ -76,7 +79,26 @@ class Translation:
             missing, surplus = list((before - after).elements()), list((after - before).elements())
             if missing or surplus:
                 differences.append(f"{part}: missing {_shorten(missing)}; not in the original {_shorten(surplus)}")
-        return differences
+        passed = self._passed_translations()
+        return (
+            [*differences, f"links: to an original that has a translation {_shorten(passed)}"]
+            if passed
+            else differences
+        )
+
+    def _passed_translations(self) -> list[str]:
+        """Return the links to pages of the original language that this language has, other than to the own original."""
+        language = next(folder for folder in self.page.parents if folder.parent.name == "docs")
+        docs, root = language.parent, language.parent.parent
+        links = re.findall(r"\]\(([^)\s#:]+)(?:#[^)\s]*)?\)", _prose(self.page.read_text(encoding="utf-8")))
+        passed = []
+        for link in links:
+            target = (self.page.parent / link).resolve()
+            if target == self.original.resolve() or not target.is_relative_to(root) or target.is_relative_to(language):
+                continue
+            if (language / target.relative_to(docs if target.is_relative_to(docs) else root)).is_file():
+                passed.append(link)
+        return passed
 
 
 def _shorten(parts: list[str]) -> str:
@@ -95,9 +117,16 @@ def _prose(text: str) -> str:
     return re.sub(r"<!--[\s\S]*?-->", "", _BLOCK.sub("", text))
 
 
+def _table_numbers(text: str) -> list[str]:
+    """Return the numbers in tables, without addresses of links."""
+    rows = re.findall(r"^ *\|.*$", _prose(text), flags=re.MULTILINE)
+    return re.findall(r"\d+(?:[.,]\d+)*", re.sub(r"\]\([^)]*\)", "]", "\n".join(rows)))
+
+
 _PARTS = {
     "code": _code,
     "numbers": lambda text: re.findall(r"\d+(?:,\d{3})*\.\d+|\d{1,3}(?:,\d{3})+", _prose(text)),
+    "numbers in tables": _table_numbers,
     "pictures": lambda text: re.findall(
         r"(?:!\[[^\]]*\]\(|<img [^>]*?src=\")[^)\"\s]*?([\w-]+\.\w+)[)\"]", _prose(text)
     ),

@@ -57,7 +57,9 @@ def test_the_pages_show_formulas_and_link_every_module(
 
 
 def hrefs(page: Path) -> list[str]:
-    return [unquote(link).replace("&amp;", "&") for link in re.findall(r'(?:href|src)="([^"]*)"', page.read_text())]
+    return [
+        unquote(link).replace("&amp;", "&") for link in re.findall(r'(?:href|src|srcset)="([^"]*)"', page.read_text())
+    ]
 
 
 def test_every_link_within_the_pages_leads_to_a_place_that_exists(
@@ -105,6 +107,14 @@ def test_external_links_have_an_allowed_form_and_nothing_is_requested(
                 assert any(re.fullmatch(form, link) for form in EXTERNAL), f"{page.relative_to(folder)}: {link}"
         loaded = re.findall(r"<(?:script|img|link|iframe)[^>]+(?:src|href)=\"([^\"]+)\"", page.read_text())
         assert not [address for address in loaded if urlsplit(address).netloc], page.name
+
+
+@pytest.mark.parametrize(("page", "language"), [("start", "en"), ("zh/index", "zh-CN"), ("zh/start", "zh-CN")])
+def test_a_page_names_its_language(
+    build: tuple[Path, subprocess.CompletedProcess[str]], page: str, language: str
+) -> None:
+    folder, _ = build
+    assert f'lang="{language}"' in (folder / "docs" / f"{page}.html").read_text().partition("<head")[0]
 
 
 def test_the_search_finds_a_page_and_formulas_are_drawn_without_a_script(

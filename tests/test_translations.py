@@ -21,6 +21,10 @@ The loss is 0.25 after 1,000 steps of 3.
 print(0.5)
 ```
 
+| steps | loss |
+|---|---|
+| 20 | [0.3](log.md#step-7) |
+
 ![loss 0.25](images/loss.svg)
 
 ## More
@@ -32,6 +36,10 @@ TRANSLATED = """# 步数
 ```python
 print(0.5)
 ```
+
+| 步数 | 损失 |
+|---|---|
+| 20 | [0.3](../log.md#第-8-步) |
 
 ![损失 0.25](../images/loss.svg)
 
@@ -94,6 +102,7 @@ def test_a_page_whose_original_changed_is_reported_and_says_so(page: Path, tmp_p
         ("print(0.5)", "print(0.6)", "code: missing 'print(0.5)\\n'; not in the original 'print(0.6)\\n'"),
         ("损失为 0.25", "损失为 0.52", "numbers: missing '0.25'; not in the original '0.52'"),
         ("1,000 步", "10,000 步", "numbers: missing '1,000'; not in the original '10,000'"),
+        ("| 20 |", "| 30 |", "numbers in tables: missing '20'; not in the original '30'"),
         ("images/loss.svg", "images/step.svg", "pictures: missing 'loss.svg'; not in the original 'step.svg'"),
         ("\n## 更多\n", "", "headings: missing '##'; not in the original nothing"),
         ("```python\nprint(0.5)\n```\n", "", "code: missing 'print(0.5)\\n'; not in the original nothing"),
@@ -106,6 +115,18 @@ def test_a_difference_to_the_original_is_named(
     assert before in text
     page.write_text(text.replace(before, after), encoding="utf-8")
     assert translations.report(tmp_path).splitlines() == ["differs  docs/zh/steps.md", f"         {difference}"]
+
+
+def test_a_link_past_a_translation_is_named(page: Path, tmp_path: Path) -> None:
+    assert translations.report(tmp_path) == "current  docs/zh/steps.md"
+    (page.parent / "log.md").write_text(f"<!-- translation of docs/log.md, version {'0' * 12} -->\n# 记录\n", "utf-8")
+    (tmp_path / "docs" / "log.md").write_text("# Log\n", encoding="utf-8")
+    assert translations.read_translation(page, tmp_path).differences() == [
+        "links: to an original that has a translation '../log.md'"
+    ]
+    text = page.read_text(encoding="utf-8").replace("../log.md", "log.md")
+    page.write_text(f"{text}\n[英文版](../steps.md)、[别处](../other.md)\n", encoding="utf-8")
+    assert translations.read_translation(page, tmp_path).differences() == []
 
 
 def test_directives_are_no_code(page: Path, tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ RULES = ROOT / "docs" / "optimizers" / "rules"
 # Pages of causes are run by tests/diagnosis/test_pages.py with their cures.
 PAGES = [path for path in sorted((ROOT / "docs").rglob("*.md")) if path.parent.name != "causes"]
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *PAGES]
+# tests/test_translations.py compares the code of a translation with that of its original, which runs here.
+ORIGINALS = [page for page in PAGES if "zh" not in page.relative_to(ROOT / "docs").parts]
 
 
 def relative(path: Path) -> str:
@@ -23,7 +25,7 @@ def relative(path: Path) -> str:
 
 
 @pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true")  # of torch, in Trainer, without a GPU
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks_of(page)], ids=relative)
+@pytest.mark.parametrize("page", [page for page in ORIGINALS if blocks_of(page)], ids=relative)
 def test_the_blocks_of_a_page_run(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
