@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from cases import diagnoses
-from tests.pages import BROWSER, needs_browser
+from tests.pages import needs_browser, open_browser, open_tab
 from thalweg.comparison import Comparison
 from thalweg.report import render_diagnosis
 from thalweg.report.numbers import format_number
@@ -25,19 +25,14 @@ pytestmark = needs_browser
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+    with open_browser() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
 def tab(browser: Any, measured_page: Path) -> Iterator[Any]:
     """The open page. It must neither write a message nor ask anything of anyone."""
-    tab = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme="light", accept_downloads=True)
-    tab.set_default_timeout(20_000)
+    tab = open_tab(browser, viewport={"width": 1280, "height": 900}, color_scheme="light", accept_downloads=True)
     messages: list[str] = []
     requests: list[str] = []
     tab.on("console", lambda message: messages.append(message.text))
@@ -68,7 +63,7 @@ def names_in_table(tab: Any) -> list[str]:
 def test_no_fault_of_accessibility_and_nothing_clipped_at_any_width(
     browser: Any, measured_page: Path, scheme: str
 ) -> None:
-    tab = browser.new_page(viewport={"width": WIDTHS[0], "height": 900}, color_scheme=scheme)
+    tab = open_tab(browser, viewport={"width": WIDTHS[0], "height": 900}, color_scheme=scheme)
     tab.goto(measured_page.as_uri())
     tab.evaluate(AXE.read_text())
     for width in WIDTHS:
@@ -96,7 +91,7 @@ def test_no_fault_of_accessibility_and_nothing_clipped_at_any_width(
 def test_the_page_of_a_diagnosis_shares_its_form(browser: Any, tmp_path: Path) -> None:
     path = tmp_path / "doctor.html"
     path.write_text(render_diagnosis(diagnoses.vanishing(), command="thalweg doctor mine.py:training"))
-    tab = browser.new_page(viewport={"width": 360, "height": 900}, color_scheme="dark")
+    tab = open_tab(browser, viewport={"width": 360, "height": 900}, color_scheme="dark")
     tab.goto(path.as_uri())
     tab.evaluate(AXE.read_text())
     found = tab.evaluate("axe.run({resultTypes: ['violations']})")
@@ -341,7 +336,7 @@ def test_numbers_are_written_as_in_python(tab: Any) -> None:
 def test_without_scripts_there_are_verdict_table_and_charts(
     browser: Any, measured_page: Path, measured: Comparison
 ) -> None:
-    tab = browser.new_page(viewport={"width": 360, "height": 800}, java_script_enabled=False)
+    tab = open_tab(browser, viewport={"width": 360, "height": 800}, java_script_enabled=False)
     tab.goto(measured_page.as_uri())
     assert tab.locator("h1").inner_text() == measured.verdict.headline
     assert tab.locator("table").first.is_visible()
@@ -365,7 +360,7 @@ def test_a_chart_that_cannot_be_drawn_leaves_the_others(browser: Any, measured_p
     path = tmp_path / "broken.html"
     path.write_text(text.replace('"id":"budget","kind":"lines"', '"id":"budget","kind":"lines","views":null,"x":"'))
     path.write_text(re.sub(r'("id":"budget".*?"views":)\[', r"\1[null,", text, count=1))
-    tab = browser.new_page()
+    tab = open_tab(browser)
     tab.goto(path.as_uri())
     assert chart(tab, "budget").locator("svg").count() >= 1  # the one of matplotlib
     assert chart(tab, "splits").locator(".series").count() >= 1

@@ -19,7 +19,7 @@ SUFFIXES = (".html", ".png", ".svg", ".gif")
 MIN_WIDTH, MAX_WIDTH = 300, 4000  # pixels
 _NARROW_BELOW = 700  # pixels
 _FRAMES = 60  # of an animation, at most
-_SIGN = b"thalweg"  # near the beginning of each file, so that a file of someone else is noticed
+_SIGNATURE = b"thalweg"  # near the beginning of each file, so that a file of someone else is noticed
 _FRAME_MS, _LAST_MS = 80, 2500
 DEFAULT_WIDTH = {".png": 1600, ".svg": 960, ".gif": 960}
 
@@ -50,12 +50,12 @@ def write_image(trajectories: Trajectories, path: Path, *, width: int | None = N
     dpi = width / (NARROW if narrow else WIDE)
     with picture_style(ON_PAPER, title_of(trajectories)):
         content = _gif(picture, dpi) if suffix == ".gif" else _image(picture, suffix[1:], dpi)
-    return write_file(path, content, signs=() if overwrite else (_SIGN,))
+    return write_file(path, content, signs=() if overwrite else (_SIGNATURE,))
 
 
 def _image(picture: Picture, kind: str, dpi: float) -> bytes:
     buffer = io.BytesIO()
-    metadata = {"Creator": _SIGN.decode(), "Date": None} if kind == "svg" else {"Software": _SIGN.decode()}
+    metadata = {"Creator": _SIGNATURE.decode(), "Date": None} if kind == "svg" else {"Software": _SIGNATURE.decode()}
     picture.savefig(buffer, format=kind, dpi=dpi, metadata=metadata)
     return buffer.getvalue()
 
@@ -83,7 +83,9 @@ def _gif(picture: Picture, dpi: float) -> bytes:
     images = _with_one_palette(frames)
     buffer = io.BytesIO()
     durations = [_FRAME_MS] * (len(frames) - 1) + [_LAST_MS]
-    images[0].save(buffer, "gif", save_all=True, append_images=images[1:], duration=durations, loop=0, comment=_SIGN)
+    images[0].save(
+        buffer, "gif", save_all=True, append_images=images[1:], duration=durations, loop=0, comment=_SIGNATURE
+    )
     return buffer.getvalue()
 
 
