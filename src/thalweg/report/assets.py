@@ -15,7 +15,7 @@ from thalweg.report.charts.colours import DARK, LIGHT
 
 VENDORED = ("vendor/d3.min.js", "vendor/plot.umd.min.js")
 _COMMON = ("common.js",)
-_CHARTS = ("charts.js", "search.js")
+_CHARTS = ("axes.js", "charts.js", "search.js")
 _START = ("start.js",)
 _PATHS = ("paths.js",)  # plays the picture of optimizers
 _LIGHT = {
