@@ -17,6 +17,8 @@ from tests.pages import needs_browser, open_browser, open_tab
 from thalweg.comparison import Comparison
 from thalweg.report import render_diagnosis
 from thalweg.report.numbers import format_number
+from thalweg.report.pictures import render_picture
+from thalweg.trajectories import trace
 
 AXE = Path(__file__).parent / "vendor" / "axe.min.js"
 WIDTHS = (360, 768, 1280, 1920)
@@ -99,6 +101,53 @@ def test_the_page_of_a_diagnosis_shares_its_form(browser: Any, tmp_path: Path) -
     with tab.expect_download() as download:
         tab.locator("figure").first.get_by_role("button", name="as SVG").click()
     assert Path(download.value.path()).read_text().startswith("<svg")
+    tab.close()
+
+
+def test_the_page_of_a_picture_has_no_fault_and_follows_the_theme(browser: Any, tmp_path: Path) -> None:
+    path = tmp_path / "picture.html"
+    starts = [(-1.0, 1.0), (1.0, 1.5)]
+    path.write_text(render_picture(trace("rosenbrock", "gd:lr=0.001,adam:lr=0.2", steps=20, start=starts)))
+    tab = open_tab(browser, viewport={"width": 390, "height": 900}, color_scheme="light")
+    tab.goto(path.as_uri())
+    tab.evaluate(AXE.read_text())
+    colour = """() => [...document.querySelectorAll('.trail .line')].slice(0, 1).map(e => getComputedStyle(e).stroke)
+        .concat(getComputedStyle(document.querySelector('tbody .swatch')).backgroundColor)
+        .concat(getComputedStyle(document.querySelector('svg text')).fill)"""
+    seen = []
+    for theme, width in (("light", 1280), ("dark", 390)):
+        tab.set_viewport_size({"width": width, "height": 900})
+        tab.get_by_label("Theme").select_option(theme)
+        seen.append(tab.evaluate(colour))
+        assert tab.evaluate("document.documentElement.scrollWidth") == width
+        found = tab.evaluate("axe.run({resultTypes: ['violations']})")
+        serious = [each for each in found["violations"] if each["impact"] in ("serious", "critical")]
+        assert [(each["id"], each["nodes"][0]["html"][:300]) for each in serious] == []
+    assert all(light != dark for light, dark in zip(*seen, strict=True))
+    table = tab.get_by_role("table", name="The path of each optimizer, the lowest end first")
+    assert table.get_by_role("columnheader").all_inner_texts()[:2] == ["optimizer", "start"]
+    assert table.get_by_role("rowheader").count() == 4
+    tab.close()
+
+
+def test_an_eleventh_contender_differs_from_the_first(browser: Any, measured_page: Path, tmp_path: Path) -> None:
+    text = measured_page.read_text()
+    mark = '<script type="application/json" id="page-data">'
+    begin = text.index(mark) + len(mark)
+    end = text.index("</script>", begin)
+    data = json.loads(text[begin:end])
+    views = [view for each_chart in data["charts"] for view in each_chart["views"]]
+    for entry in [*data["contenders"], *(line for view in views for line in view["series"])]:
+        entry["colour"] += 10
+    path = tmp_path / "page.html"
+    path.write_text(text[:begin] + json.dumps(data) + text[end:])
+    tab = open_tab(browser)
+    tab.goto(path.as_uri())
+    assert tab.locator(".contenders .swatch.turn-1").count() > 0
+    assert tab.locator(".contenders .swatch.turn-0").count() == 0
+    curve = chart(tab, data["charts"][1]["id"])
+    assert curve.locator('.series[stroke-dasharray="8 4"], .series [stroke-dasharray="8 4"]').count() > 0
+    assert chart(tab, "values").locator("circle").count() == 0
     tab.close()
 
 

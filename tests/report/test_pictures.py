@@ -18,7 +18,7 @@ from PIL import Image
 import thalweg
 from tests.pages import Reader, needs_browser, open_browser, open_tab
 from thalweg.errors import SettingError, StoreError
-from thalweg.report.charts.colours import LIGHT
+from thalweg.report.charts.theme import LIGHT
 from thalweg.report.pictures import draw_picture, render_picture, rule_picture, write_image, write_picture_page
 from thalweg.report.pictures.contours import end_in_frame
 from thalweg.report.pictures.labels import spread

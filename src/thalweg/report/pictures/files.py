@@ -10,9 +10,9 @@ from PIL import Image
 from scipy.spatial import cKDTree
 
 from thalweg.errors import SettingError, shown
+from thalweg.report.charts.theme import ON_PAPER, drawing_style
 from thalweg.report.files import write_file
 from thalweg.report.pictures.figure import NARROW, WIDE, Picture, draw_picture, title_of
-from thalweg.report.pictures.style import ON_PAPER, picture_style
 from thalweg.trajectories import Trajectories
 
 SUFFIXES = (".html", ".png", ".svg", ".gif")
@@ -48,7 +48,7 @@ def write_image(trajectories: Trajectories, path: Path, *, width: int | None = N
     narrow = width < _NARROW_BELOW
     picture = draw_picture(trajectories, narrow=narrow)
     dpi = width / (NARROW if narrow else WIDE)
-    with picture_style(ON_PAPER, title_of(trajectories)):
+    with drawing_style(ON_PAPER, title_of(trajectories)):
         content = _gif(picture, dpi) if suffix == ".gif" else _image(picture, suffix[1:], dpi)
     return write_file(path, content, signs=() if overwrite else (_SIGNATURE,))
 

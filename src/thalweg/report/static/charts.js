@@ -36,8 +36,7 @@ function toggleContender(name) {
 function startContenders() {
   for (const list of document.querySelectorAll(".contenders")) {
     const buttons = page.data.contenders.map(({ name, colour }) => {
-      const swatch = element("span", { className: "swatch", style: `background: var(--c${colour})` });
-      const button = element("button", { type: "button", "aria-pressed": "true", "data-name": name, title: "Show or hide on all charts" }, swatch, name);
+      const button = element("button", { type: "button", "aria-pressed": "true", "data-name": name, title: "Show or hide on all charts" }, swatchOf(colour), name);
       button.addEventListener("click", () => toggleContender(name));
       for (const event of ["pointerenter", "focus"]) button.addEventListener(event, () => highlightContender(name));
       for (const event of ["pointerleave", "blur"]) button.addEventListener(event, () => highlightContender(null));
@@ -123,7 +122,7 @@ class ChartFigure {
       const group = next(index, scales, values, dimensions, context);
       group.classList.add("series");
       group.dataset.name = series.name;
-      group.style.color = `var(--c${series.colour})`;
+      group.style.color = colourOf(series.colour);
       group.removeAttribute("aria-label");
       if (data && group.children.length === index.length)
         [...group.children].forEach((child, at) => { if (data[index[at]].trial >= 0) child.dataset.trial = data[index[at]].trial; });
@@ -148,7 +147,7 @@ class ChartFigure {
       const ends = [row.low, row.high].map((end) => clamp(isNumber(end) ? end : row.y));
       const beyond = row.y > domain[1] || row.y < domain[0];
       marks.push(Plot.ruleY([row], { x1: ends[0], x2: ends[1], y: "row", stroke: "currentColor", strokeWidth: 5, strokeOpacity: 0.45, strokeLinecap: "round", render }));
-      marks.push(Plot.dot([row], { x: clamp(row.y), y: "row", r: 6, fill: "currentColor", symbol: beyond ? "triangle" : "circle", rotate: row.y < domain[0] ? -90 : 90, render }));
+      marks.push(Plot.dot([row], { x: clamp(row.y), y: "row", r: 6, fill: "currentColor", symbol: beyond ? "triangle" : TURNS[turnOf(row.line.colour)].symbol, rotate: beyond ? (row.y < domain[0] ? -90 : 90) : 0, render }));
     }
     const height = 58 + 30 * Math.max(1, series.length);
     const svg = Plot.plot({
@@ -207,7 +206,7 @@ class ChartFigure {
     const render = this.tagged(series);
     if (points.some((point) => isNumber(point.low)))
       marks.push(Plot.areaY(points, { x: "x", y1: "low", y2: "high", fill: "currentColor", fillOpacity: 0.15, clip: true, curve: this.chart.step ? "step-after" : "linear", render, defined: (value) => isNumber(value) }));
-    marks.push(Plot.line(points, { x: "x", y: "y", stroke: "currentColor", strokeWidth: 2, clip: true, curve: this.chart.step ? "step-after" : "linear", render }));
+    marks.push(Plot.line(points, { x: "x", y: "y", stroke: "currentColor", strokeWidth: 2, strokeDasharray: TURNS[turnOf(series.colour)].dashes, clip: true, curve: this.chart.step ? "step-after" : "linear", render }));
     return marks;
   }
 
@@ -217,10 +216,10 @@ class ChartFigure {
     const above = shown.filter(({ y }) => y > high), below = shown.filter(({ y }) => y < low);
     const lost = points.filter((point) => point.mark === "lost" || !isNumber(point.y));
     const chosen = shown.filter(({ mark, y }) => mark === "chosen" && y >= low && y <= high);
-    const options = (data, more) => ({ x: "x", y: "y", fill: "currentColor", r: 3.5, fillOpacity: 0.7, ...more, render: this.tagged(series, data) });
+    const options = (data, more) => ({ x: "x", y: "y", fill: "currentColor", r: 3.5, fillOpacity: 0.7, symbol: TURNS[turnOf(series.colour)].symbol, ...more, render: this.tagged(series, data) });
     const marks = [];
     if (series.line.length > 1)
-      marks.push(Plot.line(series.line.map(asPoint), { x: "x", y: "y", stroke: "currentColor", strokeWidth: 1.6, strokeOpacity: 0.7, clip: true, render: this.tagged(series) }));
+      marks.push(Plot.line(series.line.map(asPoint), { x: "x", y: "y", stroke: "currentColor", strokeWidth: 1.6, strokeOpacity: 0.7, strokeDasharray: TURNS[turnOf(series.colour)].dashes, clip: true, render: this.tagged(series) }));
     if (inside.length) marks.push(Plot.dot(inside, options(inside)));
     if (above.length) marks.push(Plot.dot(above, options(above, { y: high, symbol: "triangle", r: 4.5 })));
     if (below.length) marks.push(Plot.dot(below, options(below, { y: low, symbol: "triangle", rotate: 180, r: 4.5 })));
@@ -242,9 +241,9 @@ class ChartFigure {
     const x = this.width - right + 12;
     const group = d3.select(svg).append("g").attr("class", "end");
     for (const { line, at, from, y } of ends) {
-      const entry = group.append("g").attr("class", "series").attr("data-name", line.name).style("color", `var(--c${line.colour})`);
+      const entry = group.append("g").attr("class", "series").attr("data-name", line.name).style("color", colourOf(line.colour));
       entry.append("path").attr("d", `M${from + 2},${at}L${x - 3},${y}`).attr("stroke", "currentColor").attr("stroke-opacity", 0.6).attr("fill", "none");
-      entry.append("circle").attr("cx", x).attr("cy", y).attr("r", 3.5).attr("fill", "currentColor");
+      entry.append("path").attr("d", symbolPath(line.colour, 40)).attr("transform", `translate(${x},${y})`).attr("fill", "currentColor");
       entry.append("text").attr("x", x + 7).attr("y", y).attr("dy", "0.34em").attr("text-anchor", "start").text(fitted(line.label, right - 20));
     }
   }
@@ -317,8 +316,7 @@ class ChartFigure {
     if (this.chart.kind === "lines") {
       const values = this.visibleSeries().map((line) => {
         const near = d3.least(line.points.map(asPoint), (each) => Math.abs(each.x - point.x));
-        const swatch = element("span", { className: "swatch", style: `display: inline-block; background: var(--c${line.colour})` });
-        const text = element(line.name === series.name ? "b" : "span", {}, swatch, `${line.name}: ${unit(y, near?.y)}`);
+        const text = element(line.name === series.name ? "b" : "span", {}, swatchOf(line.colour), `${line.name}: ${unit(y, near?.y)}`);
         if (isNumber(near?.low) && isNumber(near?.high) && line.name === series.name) text.append(` (${formatNumber(near.low)} – ${formatNumber(near.high)})`);
         return text;
       });
