@@ -2,13 +2,36 @@
 
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 needs_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine: install Debian's chromium")
+# Only a page that never does what it must do waits so long: a busy machine may be many times slower than an idle one.
+PATIENCE_MS = 600_000
+
+
+@contextmanager
+def open_browser() -> Iterator[Any]:
+    """Open Chromium, and close it at the end."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"], timeout=PATIENCE_MS)
+        yield browser
+        browser.close()
+
+
+def open_tab(browser: Any, **options: Any) -> Any:
+    """Return a new page of a browser, which waits as long as a slow machine needs."""
+    tab = browser.new_page(**options)
+    tab.set_default_timeout(PATIENCE_MS)
+    return tab
 
 
 class Reader(HTMLParser):
@@ -40,11 +63,8 @@ def without_scripts(page: str) -> str:
 
 def assert_opens_cleanly(path: Path, width: int, scheme: str, *, charts: int) -> None:
     """Assert that a browser shows this number of charts, large enough to read, without messages or requests."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        tab = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    with open_browser() as browser:
+        tab = open_tab(browser, viewport={"width": width, "height": 800}, color_scheme=scheme)
         messages: list[str] = []
         requests: list[str] = []
         tab.on("console", lambda message: messages.append(message.text))
@@ -62,6 +82,5 @@ def assert_opens_cleanly(path: Path, width: int, scheme: str, *, charts: int) ->
             .map(e => `${e.scrollWidth} in ${e.clientWidth}: ${e.outerHTML}`)]"""
         scroll_width, *outside = tab.evaluate(widest)
         assert scroll_width <= width, [scroll_width, *(element[:200] for element in outside)]
-        browser.close()
     assert messages == []
     assert requests == [path.as_uri()]

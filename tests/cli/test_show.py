@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 
 from tests.pages import Reader
 from thalweg.cli.main import cli, main
+from thalweg.trajectories import trace
 
 FAST = ("--with", "gd:lr=1,momentum:lr=0.5", "--steps", "20")
 
@@ -54,13 +55,51 @@ def test_json_has_the_numbers_and_the_files(tmp_path: Path) -> None:
 
 def test_the_page_names_the_command_that_makes_it_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    show("quadratic", *FAST, "--start", "-1,2.5", "--noise", "0.3", "--seed", "4", "--to", "a.html")
+    show("quadratic", *FAST, "--start", "-1,2.5", "--noise", "0.30000000000000004", "--seed", "4", "--to", "a.html")
     first = Path("a.html").read_text()
     (command,) = re.findall(r"thalweg show [^<\n]*--with [^<\n]*", Reader(first).text)
     words = shlex.split(command)
     assert words[-2:] == ["--start", "-1,2.5"]
     show(*words[2:], "--to", "b.html")
     assert Path("b.html").read_text() == first
+    assert words[words.index("--noise") + 1] == "0.30000000000000004"
+
+
+def test_the_page_does_not_tell_the_folder_of_its_maker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    bowl = tmp_path / "bowls" / "bowl.py"
+    bowl.parent.mkdir()
+    bowl.write_text("def bowl(point):\n    return (point ** 2).sum(-1)\n")
+    show(f"{bowl}:bowl", *FAST, "--to", "a.html")
+    page = Path("a.html").read_text()
+    assert "thalweg show bowls/bowl.py:bowl --with" in page
+    assert str(tmp_path) not in page
+
+
+def test_a_place_that_cannot_be_written_is_told_before_the_computation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("thalweg.trajectories.trace", lambda *_, **__: pytest.fail("it computed"))
+    monkeypatch.chdir(tmp_path)
+    Path("notes.html").write_text("mine")
+    Path("link.png").symlink_to("notes.html")
+    for target, message in (
+        ("/proc/a/b.png", "must be writable"),
+        ("notes.html/a.svg", "must be writable"),
+        ("notes.html", "must not replace a file of someone else"),
+        ("link.png", "got a link"),
+    ):
+        assert message in error_of(capsys, "quadratic", *FAST, "--to", target)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link.png", "notes.html"]
+
+
+def test_it_shows_its_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = show("quadratic", *FAST)
+    assert result.stderr.splitlines() == ["tracing gd:lr=1"]
+    calls: list[tuple[str, int, int]] = []
+    trace("quadratic", "gd:lr=1,adam:lr=1", steps=1, start=[(0, 1), (1, 0)], progress=lambda *call: calls.append(call))
+    assert calls == [("gd:lr=1", 0, 4), ("gd:lr=1", 1, 4), ("adam:lr=1", 2, 4), ("adam:lr=1", 3, 4)]
 
 
 @pytest.mark.parametrize(

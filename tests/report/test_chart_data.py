@@ -2,16 +2,18 @@
 
 import itertools
 import math
+import re
 from statistics import fmean
 
 import numpy as np
 import pytest
 
-from thalweg.report.assets import load_assets
-from thalweg.report.charts.colours import DARK, LIGHT, assign_colours
+from thalweg.report.assets import load_assets, read_text
 from thalweg.report.charts.comparison import valley
 from thalweg.report.charts.data import (
+    Axis,
     Chart,
+    Kind,
     Point,
     Series,
     View,
@@ -23,6 +25,7 @@ from thalweg.report.charts.data import (
 )
 from thalweg.report.charts.search import expected_best, running_best
 from thalweg.report.charts.static import static_chart
+from thalweg.report.charts.theme import DARK, DASHES, LIGHT, MARKERS, assign_colours, colour_of, turn_of, variable
 from thalweg.report.raw_numbers import embedded_json
 
 
@@ -157,9 +160,39 @@ def test_colours_stand_out_from_the_page_and_from_each_other(palette, grounds) -
             assert np.linalg.norm(a - b) > DISTINCT, (name, first, second)
 
 
-def test_a_contender_keeps_its_colour_whatever_its_place() -> None:
-    colours = assign_colours([f"c{k}" for k in range(12)])
-    assert [colours[f"c{k}"] for k in (0, 1, 9, 10, 11)] == [0, 1, 9, 0, 1]
+def test_contenders_of_one_colour_differ_in_mark_and_lines() -> None:
+    colours = assign_colours([f"c{k}" for k in range(40)])
+    seen = [(colour_of(number), MARKERS[turn_of(number)], str(DASHES[turn_of(number)])) for number in colours.values()]
+    assert len(set(seen)) == 40
+    assert [variable(colours[name]) for name in ("c0", "c9", "c10", "c39")] == [
+        "var(--c0)",
+        "var(--c9)",
+        "var(--c0)",
+        "var(--c9)",
+    ]
+    assert [turn_of(colours[name]) for name in ("c9", "c10", "c29", "c30")] == [0, 1, 2, 3]
+
+
+def test_the_scripts_count_colours_and_turns_as_the_drawings_do() -> None:
+    script = read_text("static/common.js")
+    assert f"const COLOURS = {len(LIGHT)};" in script
+    symbols = re.findall(r'symbol: "(\w+)"', script)
+    assert symbols == [{"o": "circle", "s": "square", "D": "diamond", "P": "cross"}[marker] for marker in MARKERS]
+    assert all(f".swatch.turn-{turn} " in read_text("static/style.css") for turn in range(1, len(MARKERS)))
+
+
+@pytest.mark.parametrize("kind", ["lines", "dots", "intervals"])
+def test_an_eleventh_contender_is_drawn_otherwise_than_the_first(kind: Kind) -> None:
+    axis = Axis("y", "linear", None, (0.0, 9.0))
+    points = [Point(1.0, 1.0), Point(2.0, 3.0)]
+
+    def drawn(number: int) -> str:
+        series = [Series("a", number, points, line=points)]
+        return static_chart(Chart("id", kind, "t", [View("", axis, axis, series, "")]))
+
+    assert "var(--c0)" in drawn(10)
+    assert drawn(10) != drawn(0)
+    assert drawn(40) == drawn(0)
 
 
 def test_data_cannot_end_their_element_or_hide() -> None:

@@ -1,8 +1,10 @@
 """The sentences of the page: how sure a verdict is, what half the budget concludes, and the findings of a contender."""
 
 import math
+import shlex
 import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -176,5 +178,23 @@ def test_the_command_is_kept_if_there_is_one(monkeypatch: pytest.MonkeyPatch) ->
     assert environment.command_line() == {"command": "thalweg compare 'my file.py:task' --live"}
     monkeypatch.setattr(sys, "argv", ["/lib/thalweg/__main__.py", "compare", "digits"])
     assert environment.command_line() == {"command": "thalweg compare digits"}
+
+
+def test_a_command_line_tells_no_folder_of_its_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = {
+        f"{tmp_path}/a/task.py:train": "a/task.py:train",
+        "/home/me/task.py:train": "task.py:train",
+        f"--out={tmp_path}/runs": "--out=runs",
+        "data=/home/me/data.csv": "data=data.csv",
+        "adam:lr=0.1,/home/me/own.py:make,cautious(/home/me/own.py:make)": (
+            "adam:lr=0.1,own.py:make,cautious(own.py:make)"
+        ),
+        "a/b.py:train": "a/b.py:train",
+        str(tmp_path): ".",
+        "/": "/",
+    }
+    for word, text in words.items():
+        assert shlex.split(environment.joined_command([word])) == [text]
     monkeypatch.setattr(sys, "argv", ["/work/train.py", "compare"])
     assert environment.command_line() == {}

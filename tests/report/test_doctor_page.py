@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cases import diagnoses
-from tests.pages import BROWSER, Reader, assert_opens_cleanly, needs_browser, without_scripts
+from tests.pages import Reader, assert_opens_cleanly, needs_browser, open_browser, open_tab, without_scripts
 from thalweg.diagnosis.run_record import RunRecord
 from thalweg.errors import StoreError, is_hidden
 from thalweg.parts import Parts
@@ -193,28 +193,24 @@ def test_the_page_of_a_long_name_opens_on_a_phone_without_messages_or_requests(t
 
 @needs_browser
 def test_the_code_can_be_copied_and_without_scripts_there_is_no_button(tmp_path: Path) -> None:
-    from playwright.sync_api import sync_playwright
-
     path = tmp_path / "doctor.html"
     path.write_text(page_of("vanishing"))
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        tab = browser.new_page()
+    with open_browser() as browser:
+        tab = open_tab(browser)
         tab.goto(path.as_uri())
         tab.get_by_role("button", name="Copy").click()
         tab.get_by_role("button", name="Copied").wait_for()
         cure = diagnoses.vanishing().cure
         assert cure is not None
         assert tab.evaluate("getSelection().toString()").strip() == cure.code
-        tab = browser.new_page(java_script_enabled=False)
+        tab = open_tab(browser, java_script_enabled=False)
         tab.goto(path.as_uri())
         assert not any(button.is_visible() for button in tab.locator("button, select").all())
         assert tab.locator("pre").first.is_visible()
         # On a phone no cell of a table is wider than the page.
-        tab = browser.new_page(viewport={"width": 360, "height": 800})
+        tab = open_tab(browser, viewport={"width": 360, "height": 800})
         tab.goto(path.as_uri())
         wide = "[...document.querySelectorAll('td, th')].filter(e => e.getBoundingClientRect().right > 360).length"
         assert tab.evaluate(wide) == 0
         tab.set_viewport_size({"width": 1920, "height": 1000})
         assert tab.evaluate("document.documentElement.scrollWidth") == 1920
-        browser.close()

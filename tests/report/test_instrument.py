@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 
 from cases import diagnoses
-from tests.pages import BROWSER, needs_browser
+from tests.pages import needs_browser, open_browser, open_tab
 from thalweg.comparison import Comparison
 from thalweg.report import render_diagnosis
 from thalweg.report.numbers import format_number
+from thalweg.report.pictures import render_picture
+from thalweg.trajectories import trace
 
 AXE = Path(__file__).parent / "vendor" / "axe.min.js"
 WIDTHS = (360, 768, 1280, 1920)
@@ -25,19 +27,14 @@ pytestmark = needs_browser
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+    with open_browser() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
 def tab(browser: Any, measured_page: Path) -> Iterator[Any]:
     """The open page. It must neither write a message nor ask anything of anyone."""
-    tab = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme="light", accept_downloads=True)
-    tab.set_default_timeout(20_000)
+    tab = open_tab(browser, viewport={"width": 1280, "height": 900}, color_scheme="light", accept_downloads=True)
     messages: list[str] = []
     requests: list[str] = []
     tab.on("console", lambda message: messages.append(message.text))
@@ -68,7 +65,7 @@ def names_in_table(tab: Any) -> list[str]:
 def test_no_fault_of_accessibility_and_nothing_clipped_at_any_width(
     browser: Any, measured_page: Path, scheme: str
 ) -> None:
-    tab = browser.new_page(viewport={"width": WIDTHS[0], "height": 900}, color_scheme=scheme)
+    tab = open_tab(browser, viewport={"width": WIDTHS[0], "height": 900}, color_scheme=scheme)
     tab.goto(measured_page.as_uri())
     tab.evaluate(AXE.read_text())
     for width in WIDTHS:
@@ -96,7 +93,7 @@ def test_no_fault_of_accessibility_and_nothing_clipped_at_any_width(
 def test_the_page_of_a_diagnosis_shares_its_form(browser: Any, tmp_path: Path) -> None:
     path = tmp_path / "doctor.html"
     path.write_text(render_diagnosis(diagnoses.vanishing(), command="thalweg doctor mine.py:training"))
-    tab = browser.new_page(viewport={"width": 360, "height": 900}, color_scheme="dark")
+    tab = open_tab(browser, viewport={"width": 360, "height": 900}, color_scheme="dark")
     tab.goto(path.as_uri())
     tab.evaluate(AXE.read_text())
     found = tab.evaluate("axe.run({resultTypes: ['violations']})")
@@ -104,6 +101,53 @@ def test_the_page_of_a_diagnosis_shares_its_form(browser: Any, tmp_path: Path) -
     with tab.expect_download() as download:
         tab.locator("figure").first.get_by_role("button", name="as SVG").click()
     assert Path(download.value.path()).read_text().startswith("<svg")
+    tab.close()
+
+
+def test_the_page_of_a_picture_has_no_fault_and_follows_the_theme(browser: Any, tmp_path: Path) -> None:
+    path = tmp_path / "picture.html"
+    starts = [(-1.0, 1.0), (1.0, 1.5)]
+    path.write_text(render_picture(trace("rosenbrock", "gd:lr=0.001,adam:lr=0.2", steps=20, start=starts)))
+    tab = open_tab(browser, viewport={"width": 390, "height": 900}, color_scheme="light")
+    tab.goto(path.as_uri())
+    tab.evaluate(AXE.read_text())
+    colour = """() => [...document.querySelectorAll('.trail .line')].slice(0, 1).map(e => getComputedStyle(e).stroke)
+        .concat(getComputedStyle(document.querySelector('tbody .swatch')).backgroundColor)
+        .concat(getComputedStyle(document.querySelector('svg text')).fill)"""
+    seen = []
+    for theme, width in (("light", 1280), ("dark", 390)):
+        tab.set_viewport_size({"width": width, "height": 900})
+        tab.get_by_label("Theme").select_option(theme)
+        seen.append(tab.evaluate(colour))
+        assert tab.evaluate("document.documentElement.scrollWidth") == width
+        found = tab.evaluate("axe.run({resultTypes: ['violations']})")
+        serious = [each for each in found["violations"] if each["impact"] in ("serious", "critical")]
+        assert [(each["id"], each["nodes"][0]["html"][:300]) for each in serious] == []
+    assert all(light != dark for light, dark in zip(*seen, strict=True))
+    table = tab.get_by_role("table", name="The path of each optimizer, the lowest end first")
+    assert table.get_by_role("columnheader").all_inner_texts()[:2] == ["optimizer", "start"]
+    assert table.get_by_role("rowheader").count() == 4
+    tab.close()
+
+
+def test_an_eleventh_contender_differs_from_the_first(browser: Any, measured_page: Path, tmp_path: Path) -> None:
+    text = measured_page.read_text()
+    mark = '<script type="application/json" id="page-data">'
+    begin = text.index(mark) + len(mark)
+    end = text.index("</script>", begin)
+    data = json.loads(text[begin:end])
+    views = [view for each_chart in data["charts"] for view in each_chart["views"]]
+    for entry in [*data["contenders"], *(line for view in views for line in view["series"])]:
+        entry["colour"] += 10
+    path = tmp_path / "page.html"
+    path.write_text(text[:begin] + json.dumps(data) + text[end:])
+    tab = open_tab(browser)
+    tab.goto(path.as_uri())
+    assert tab.locator(".contenders .swatch.turn-1").count() > 0
+    assert tab.locator(".contenders .swatch.turn-0").count() == 0
+    curve = chart(tab, data["charts"][1]["id"])
+    assert curve.locator('.series[stroke-dasharray="8 4"], .series [stroke-dasharray="8 4"]').count() > 0
+    assert chart(tab, "values").locator("circle").count() == 0
     tab.close()
 
 
@@ -341,7 +385,7 @@ def test_numbers_are_written_as_in_python(tab: Any) -> None:
 def test_without_scripts_there_are_verdict_table_and_charts(
     browser: Any, measured_page: Path, measured: Comparison
 ) -> None:
-    tab = browser.new_page(viewport={"width": 360, "height": 800}, java_script_enabled=False)
+    tab = open_tab(browser, viewport={"width": 360, "height": 800}, java_script_enabled=False)
     tab.goto(measured_page.as_uri())
     assert tab.locator("h1").inner_text() == measured.verdict.headline
     assert tab.locator("table").first.is_visible()
@@ -365,7 +409,7 @@ def test_a_chart_that_cannot_be_drawn_leaves_the_others(browser: Any, measured_p
     path = tmp_path / "broken.html"
     path.write_text(text.replace('"id":"budget","kind":"lines"', '"id":"budget","kind":"lines","views":null,"x":"'))
     path.write_text(re.sub(r'("id":"budget".*?"views":)\[', r"\1[null,", text, count=1))
-    tab = browser.new_page()
+    tab = open_tab(browser)
     tab.goto(path.as_uri())
     assert chart(tab, "budget").locator("svg").count() >= 1  # the one of matplotlib
     assert chart(tab, "splits").locator(".series").count() >= 1

@@ -5,6 +5,7 @@ import io
 import itertools
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -15,9 +16,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 import thalweg
-from tests.pages import BROWSER, Reader, needs_browser
+from tests.pages import Reader, needs_browser, open_browser, open_tab
 from thalweg.errors import SettingError, StoreError
-from thalweg.report.charts.colours import LIGHT
+from thalweg.report.charts.theme import LIGHT
 from thalweg.report.pictures import draw_picture, render_picture, rule_picture, write_image, write_picture_page
 from thalweg.report.pictures.contours import end_in_frame
 from thalweg.report.pictures.labels import spread
@@ -227,20 +228,18 @@ def test_a_surface_without_a_known_minimum_has_heights() -> None:
 @needs_browser
 @pytest.mark.parametrize(("width", "scheme"), [(360, "light"), (768, "dark"), (1600, "dark")])
 def test_the_page_plays_steps_and_stops(tmp_path: Path, width: int, scheme: str) -> None:
-    from playwright.sync_api import sync_playwright
-
     path = tmp_path / "page.html"
     path.write_text(page())
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        tab = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    with open_browser() as browser:
+        tab = open_tab(browser, viewport={"width": width, "height": 900}, color_scheme=scheme)
         messages: list[str] = []
         requests: list[str] = []
         tab.on("console", lambda message: messages.append(message.text))
         tab.on("pageerror", lambda error: messages.append(str(error)))
         tab.on("request", lambda request: requests.append(request.url))
-        tab.clock.install()
+        tab.clock.install(time=datetime(2030, 1, 1, tzinfo=UTC))
         tab.goto(path.as_uri())
+        tab.clock.pause_at(datetime(2031, 1, 1, tzinfo=UTC))  # from here on, time passes only in run_for
         assert tab.evaluate("document.documentElement.scrollWidth") <= width
         shown = "narrow" if width < 960 else "wide"
         assert [svg.get_attribute("class") for svg in tab.locator("svg").all() if svg.is_visible()] == [shown]
@@ -273,24 +272,19 @@ def test_the_page_plays_steps_and_stops(tmp_path: Path, width: int, scheme: str)
         assert button.inner_text() == "Play"
         assert (tab.evaluate(points), output.inner_text()) == (61, "60 of 60")
         assert label.evaluate("label => getComputedStyle(label).opacity") == "1"
-        browser.close()
     assert messages == []
     assert requests == [path.as_uri()]
 
 
 @needs_browser
 def test_without_a_script_the_page_shows_the_whole_paths(tmp_path: Path) -> None:
-    from playwright.sync_api import sync_playwright
-
     path = tmp_path / "page.html"
     path.write_text(page())
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        tab = browser.new_context(java_script_enabled=False).new_page()
+    with open_browser() as browser:
+        tab = open_tab(browser, java_script_enabled=False)
         tab.goto(path.as_uri())
         assert not tab.locator(".controls").is_visible()
         assert tab.locator("svg.wide .line").nth(2).get_attribute("d").count("L") == 60
-        browser.close()
 
 
 def test_the_picture_of_a_rule_is_its_path_beside_two_grey_ones() -> None:

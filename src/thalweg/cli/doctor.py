@@ -1,7 +1,6 @@
 """The command ``thalweg doctor``: name the cause of a training that fails, and prove a cure."""
 
 import contextlib
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,9 +96,11 @@ def doctor(
 
 def _command_of(training: str, contender: str | None, seeds: int, budget: str, steps: int | None, out: Path) -> str:
     """Return the command line that makes the same diagnosis again."""
+    from thalweg.comparison.results.environment import joined_command
+
     options = {"--with": contender, "--seeds": seeds, "--budget": budget, "--steps": steps, "--out": out}
     words = [str(word) for name, value in options.items() if value is not None for word in (name, value)]
-    return shlex.join(["thalweg", "doctor", training, *words])
+    return joined_command(["thalweg", "doctor", training, *words])
 
 
 def _run(training: str, contender: str | None, seeds: int, budget: str, steps: int | None) -> "Diagnosis":

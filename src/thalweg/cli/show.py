@@ -1,14 +1,15 @@
 """The command ``thalweg show``: draw the paths of optimizers over a surface."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from time import monotonic
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from thalweg.cli.output import echo, end_with, example, json_option, print_json, stdout_console
 
 if TYPE_CHECKING:
-    from thalweg.trajectories import Trajectories
+    from thalweg.trajectories import Surface, Trajectories
 
 _DEFAULT = "gd,momentum,rmsprop,adam,muon"
 
@@ -80,13 +81,15 @@ def show(
     one: adam:lr=0.1. A page plays the paths; it works without a network.
     """
     from thalweg.parts import Parts
-    from thalweg.report.pictures import write_image, write_picture_page
-    from thalweg.trajectories import find_surface, trace
+    from thalweg.report.pictures import check_target, write_image, write_picture_page
+    from thalweg.trajectories import find_surface
 
     chosen_surface = find_surface(surface)
     targets = targets or (Path("runs") / f"{chosen_surface.name}.html",)
     _check_suffixes(targets)
-    trajectories = trace(chosen_surface, optimizers, steps=steps, start=starts or None, lr=lr, noise=noise, seed=seed)
+    for target in targets:
+        check_target(target, width=width, overwrite=overwrite)
+    trajectories = _trace(chosen_surface, optimizers, steps=steps, start=starts or None, lr=lr, noise=noise, seed=seed)
     parts = Parts()
     files = []
     for target in targets:
@@ -102,6 +105,21 @@ def show(
     end_with(parts)
 
 
+def _trace(surface: "Surface", optimizers: str, **options: Any) -> "Trajectories":
+    """Trace, with a progress display on stderr."""
+    from thalweg.comparison import Progress
+    from thalweg.comparison.presentation.progress_display import progress_display
+    from thalweg.trajectories import trace
+
+    start_s = monotonic()
+    with progress_display() as show_progress:
+
+        def report(name: str, done: int, total: int) -> None:
+            show_progress(Progress("tracing", name, share=done / total, elapsed_s=monotonic() - start_s))
+
+        return trace(surface, optimizers, progress=report, **options)
+
+
 def _check_suffixes(targets: tuple[Path, ...]) -> None:
     from thalweg.report.pictures import SUFFIXES
 
@@ -114,16 +132,21 @@ def _check_suffixes(targets: tuple[Path, ...]) -> None:
 
 def _command(context: click.Context) -> str:
     """Return the command line, without what does not change the picture."""
-    import shlex
+    from thalweg.comparison.results.environment import joined_command
 
     values = context.params
     words = ["thalweg", "show", values["surface"], "--with", values["optimizers"]]
     for name in ("steps", "lr", "noise", "seed"):
         if values[name]:
-            words += [f"--{name}", f"{values[name]:g}" if isinstance(values[name], float) else str(values[name])]
+            words += [f"--{name}", _exact(values[name])]
     for x, y in values["starts"]:
-        words += ["--start", f"{x:g},{y:g}"]
-    return shlex.join(words)
+        words += ["--start", f"{_exact(x)},{_exact(y)}"]
+    return joined_command(words)
+
+
+def _exact(number: float) -> str:
+    """Return the shortest text that means this number and no other."""
+    return repr(number).removesuffix(".0")
 
 
 def _print(trajectories: "Trajectories", files: list[Path]) -> None:

@@ -11,35 +11,13 @@ from importlib import resources
 
 from markupsafe import Markup
 
-from thalweg.report.charts.colours import DARK, LIGHT
+from thalweg.report.charts.theme import DARK, DARK_PAGE, LIGHT, LIGHT_PAGE, page_variables
 
 VENDORED = ("vendor/d3.min.js", "vendor/plot.umd.min.js")
 _COMMON = ("common.js",)
-_CHARTS = ("charts.js", "search.js")
+_CHARTS = ("axes.js", "charts.js", "search.js")
 _START = ("start.js",)
 _PATHS = ("paths.js",)  # plays the picture of optimizers
-_LIGHT = {
-    "paper": "#fbfaf7",
-    "card": "#ffffff",
-    "ink": "#1d2329",
-    "soft": "#56606a",
-    "grid": "#e2e0da",
-    "line": "#8b9299",
-    "accent": "#0b6e75",
-    "mark": "#e3f1f0",
-    "warn": "#c27a00",
-}
-_DARK = {
-    "paper": "#14181c",
-    "card": "#1b2127",
-    "ink": "#e7eaed",
-    "soft": "#a3adb7",
-    "grid": "#323a42",
-    "line": "#6c7681",
-    "accent": "#5cc5c0",
-    "mark": "#17343a",
-    "warn": "#e0a030",
-}
 # The library writes this style into each of its charts, word for word; the policy names its hash.
 _PLOT_STYLE = """:where(.plot-svg) {
   --plot-background: white;
@@ -110,13 +88,8 @@ def _asset(name: str) -> str:
 
 
 def _style() -> str:
-    style = _asset("style.css")
-    return style.replace("LIGHT", _variables(_LIGHT, LIGHT)).replace("DARK", _variables(_DARK, DARK))
-
-
-def _variables(theme: dict[str, str], colours: tuple[str, ...]) -> str:
-    named = theme | {f"c{number}": colour for number, colour in enumerate(colours)}
-    return " ".join(f"--{name}: {value};" for name, value in named.items())
+    light, dark = page_variables(LIGHT_PAGE, LIGHT), page_variables(DARK_PAGE, DARK)
+    return _asset("style.css").replace("LIGHT", light).replace("DARK", dark)
 
 
 def _hash(text: str) -> str:

@@ -17,7 +17,6 @@ from thalweg.diagnosis.run_record import Replay, RunRecord
 from thalweg.parts import Parts
 from thalweg.report.assets import load_assets
 from thalweg.report.charts import diagnosis as charts
-from thalweg.report.charts.colours import variable
 from thalweg.report.files import write_page
 from thalweg.report.numbers import shorten
 from thalweg.report.templates import render_template, values_of
@@ -100,8 +99,8 @@ def _values(diagnosis: Diagnosis, command: str, parts: Parts) -> dict[str, Calla
         "is_loss": lambda: presentation.is_loss(diagnosis),
         "score_name": lambda: diagnosis.score_name,
         "diverged": lambda: any(run.ending == "diverged" for run in (*diagnosis.sick[1:], *diagnosis.cured)),
-        "before_colour": lambda: variable(1),
-        "after_colour": lambda: variable(0),
+        "before_colour": lambda: 1,
+        "after_colour": lambda: 0,
         "seeds": lambda: _seed_rows(diagnosis),
         "replays": lambda: [_replay_row(diagnosis, replays) for replays in _grouped(diagnosis.replays)],
         "others": lambda: [

@@ -11,7 +11,7 @@ from thalweg.errors import StoreError
 
 GENERATOR = '<meta name="generator" content="thalweg">'
 # The end of the title of all pages, also of those that older versions wrote.
-_SIGNS = (GENERATOR.encode(), "· thalweg</title>".encode())
+PAGE_SIGNATURES = (GENERATOR.encode(), "· thalweg</title>".encode())
 _HEAD_BYTES = 1 << 16  # a title may be long
 
 
@@ -32,7 +32,7 @@ def write_page(path: Path, page: str, *, overwrite: bool = False) -> Path:
     Raises:
         StoreError: If the file cannot be written, is a link or no regular file, or was not made by thalweg.
     """
-    return write_file(path, page.encode("utf-8", "backslashreplace"), signs=() if overwrite else _SIGNS)
+    return write_file(path, page.encode("utf-8", "backslashreplace"), signs=() if overwrite else PAGE_SIGNATURES)
 
 
 def write_file(path: Path, content: bytes, *, signs: Sequence[bytes] = ()) -> Path:
@@ -67,8 +67,36 @@ def write_file(path: Path, content: bytes, *, signs: Sequence[bytes] = ()) -> Pa
     except (OSError, ValueError) as error:  # a path with a null character is no value
         if isinstance(error, StoreError):
             raise
-        raise StoreError(f"{path}: the report must be writable, got {error}. Choose another place.") from error
+        raise _unwritable(path, error) from error
     return path
+
+
+def check_place(path: Path, *, signs: Sequence[bytes] = ()) -> None:
+    """Raise the error that writing a file would raise, without a change to its folder.
+
+    Args:
+        path: The file. Its folder need not exist.
+        signs: A file that is replaced must hold one of these near its beginning; empty if any file may be replaced.
+
+    Raises:
+        StoreError: If the file cannot be written, is a link or no regular file, or holds no sign.
+    """
+    try:
+        folder = path.absolute().parent
+        if folder.is_dir():
+            _check_place(path, signs)
+        while not folder.exists():
+            folder = folder.parent
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except (OSError, ValueError) as error:
+        if isinstance(error, StoreError):
+            raise
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: Exception) -> StoreError:
+    return StoreError(f"{path}: the report must be writable, got {error}. Choose another place.")
 
 
 def _check_place(path: Path, signs: Sequence[bytes]) -> int:

@@ -22,9 +22,9 @@ from thalweg.report.assets import load_assets
 from thalweg.report.certainty import how_sure
 from thalweg.report.charts import comparison as charts
 from thalweg.report.charts import search
-from thalweg.report.charts.colours import assign_colours
 from thalweg.report.charts.data import Chart
 from thalweg.report.charts.static import static_chart
+from thalweg.report.charts.theme import assign_colours
 from thalweg.report.contender_findings import findings_of
 from thalweg.report.files import write_page
 from thalweg.report.numbers import (
@@ -315,6 +315,6 @@ def _drawn_charts(comparison: Comparison, charts_by_place: dict[str, Any], *, wi
         return None if chart is None else draw_chart(chart, comparison.parts, with_svg=with_svg)
 
     return {
-        name: [each for each in map(place, item) if each is not None] if isinstance(item, list) else place(item)
+        name: [drawn for drawn in map(place, item) if drawn is not None] if isinstance(item, list) else place(item)
         for name, item in charts_by_place.items()
     }

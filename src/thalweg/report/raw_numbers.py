@@ -72,8 +72,12 @@ def _curve(trial: TrialRecord, limit: int | None) -> list[list[float | None]]:
     if limit is not None and len(evaluations) > limit:
         evaluations = [evaluations[round(k * (len(evaluations) - 1) / (limit - 1))] for k in range(limit)]
     return [
-        [each.step, *map(_short, (each.train, each.validation, each.test)), _short(each.seconds)]
-        for each in evaluations
+        [
+            evaluation.step,
+            *map(_short, (evaluation.train, evaluation.validation, evaluation.test)),
+            _short(evaluation.seconds),
+        ]
+        for evaluation in evaluations
     ]
 
 

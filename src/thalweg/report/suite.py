@@ -11,8 +11,8 @@ from thalweg.comparison.suite import folder_name
 from thalweg.comparison.suite_result import CAUTION
 from thalweg.errors import printable
 from thalweg.report.assets import load_assets
-from thalweg.report.charts.colours import assign_colours
 from thalweg.report.charts.suite import means_chart, profile_chart
+from thalweg.report.charts.theme import assign_colours
 from thalweg.report.files import write_page
 from thalweg.report.numbers import shorten
 from thalweg.report.page import draw_chart, write

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from thalweg.errors import printable
 from thalweg.parts import Parts
 from thalweg.report.assets import Assets
+from thalweg.report.charts.theme import turn_of, variable
 
 _NOTES = "<!-- notes -->"  # the place of notes on values that are missing
 
@@ -32,6 +33,7 @@ def render_template(template: str, values: Mapping[str, Any], parts: Parts, asse
         trim_blocks=True,
         finalize=_visible,
     )
+    environment.globals |= {"turn_of": turn_of, "variable": variable}
     shown: set[str] = set()
 
     def part(name: str, caller: Callable[[], str]) -> Markup:

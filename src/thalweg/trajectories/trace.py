@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -33,6 +34,7 @@ def trace(
     lr: float | None = None,
     noise: float = 0.0,
     seed: int = 0,
+    progress: Callable[[str, int, int], object] = lambda name, done, total: None,
 ) -> Trajectories:
     """Return the paths of optimizers over a surface.
 
@@ -50,6 +52,8 @@ def trace(
         noise: Standard deviation of the noise that is added to each coordinate of the gradient, >= 0. All optimizers
             get the same noise; those that work on the full batch get none.
         seed: Seed of the noise.
+        progress: Called before each optimizer starts from each point: with its name, the number of pairs of optimizer
+            and start that are done, and their total.
 
     Returns:
         The paths, in the order of the optimizers.
@@ -79,8 +83,16 @@ def trace(
     starts = _starts(surface, start)
     contenders = [_prepared(contender) for contender in contenders]
     with isolated():
-        paths = [_paths_of(contender, surface, starts, steps, lr, float(noise), seed) for contender in contenders]
+        paths = []
+        for place, contender in enumerate(contenders):
+            done, total = place * len(starts), len(contenders) * len(starts)
+            report = partial(_report, progress, contender.name, done, total)
+            paths.append(_paths_of(contender, surface, starts, steps, lr, float(noise), seed, report))
     return Trajectories(surface, starts, steps, float(noise), seed, tuple(paths))
+
+
+def _report(progress: Callable[[str, int, int], object], name: str, done: int, total: int, place: int) -> None:
+    progress(name, done + place, total)
 
 
 def _starts(surface: Surface, start: Point | Sequence[Point] | None) -> tuple[Point, ...]:
@@ -126,12 +138,14 @@ def _paths_of(
     lr: float | None,
     noise: float,
     seed: int,
+    report: Callable[[int], object],
 ) -> OptimizerPaths:
     """Return the paths of one optimizer at its best learning rate."""
     shape = shape_for(contender)
     rates = learning_rates_of(contender, lr)
     by_start: list[list[Trajectory]] = []
-    for start in starts:
+    for place, start in enumerate(starts):
+        report(place)
         task = task_of(surface, start, shape, steps, noise, seed)
         with seeded(seed):
             if len(rates) > 1 and can_descend_together(contender):

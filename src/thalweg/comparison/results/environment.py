@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
@@ -35,12 +36,36 @@ def describe(usable: Sequence[str]) -> dict[str, Any]:
     }
 
 
+# An absolute path in a word of a command line: alone, after an option, or in a list of contenders.
+_ABSOLUTE = re.compile(r"(^|[=,(])(/[^,:=()]+)")
+
+
 def command_line() -> dict[str, str]:
     """Return the command line of thalweg that runs in this process, as ``command``; empty in any other program."""
     program = Path(sys.argv[0])
     if program.stem != "thalweg" and program.parts[-2:] != ("thalweg", "__main__.py"):
         return {}
-    return {"command": shlex.join(["thalweg", *sys.argv[1:]])}
+    return {"command": joined_command(["thalweg", *sys.argv[1:]])}
+
+
+def joined_command(words: Sequence[str]) -> str:
+    """Return words as a line for a shell, in which no absolute path tells the folders of its user.
+
+    A path below the working directory becomes relative to it; of any other path the name remains.
+
+    Args:
+        words: The words.
+
+    Example:
+        >>> joined_command(["thalweg", "compare", "/somewhere/my file.py:task"])
+        "thalweg compare 'my file.py:task'"
+    """
+    return shlex.join(_ABSOLUTE.sub(_shortened, word) for word in words)
+
+
+def _shortened(match: re.Match[str]) -> str:
+    path, here = Path(match[2]), Path.cwd()
+    return match[1] + (str(path.relative_to(here)) if path.is_relative_to(here) else path.name or str(path))
 
 
 def _processor() -> str:

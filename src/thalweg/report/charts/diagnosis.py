@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from thalweg.diagnosis.run_record import RunRecord
-from thalweg.report.charts.colours import LIGHT
 from thalweg.report.charts.data import MAX_DRAWN
 from thalweg.report.charts.static import INK, WIDTH, render_svg, set_scale
+from thalweg.report.charts.theme import LIGHT
 from thalweg.report.numbers import MAX_NAME, format_number, shorten
 
 BEFORE, AFTER = LIGHT[1], LIGHT[0]

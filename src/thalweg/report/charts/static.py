@@ -4,15 +4,9 @@ Text stays text and uses the page's font. Ink, grid and contenders use the page'
 light charts.
 """
 
-import html
-import io
 import math
-import re
-import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
@@ -20,35 +14,23 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from thalweg.errors import printable
-from thalweg.report.charts.colours import LIGHT, variable
 from thalweg.report.charts.data import MAX_DRAWN, Axis, Chart, Point, Series
+from thalweg.report.charts.theme import (
+    DASHES,
+    MARKERS,
+    ON_PAGE,
+    colour_of,
+    drawing_style,
+    no_warnings,
+    svg_for_page,
+    turn_of,
+)
 from thalweg.report.numbers import MAX_NAME, format_number, shorten
 
 WIDTH = 3.7  # inches: so narrow that its text is readable on a phone
 
-# Two placeholder colours that the page replaces by its own; so it does with those of the contenders.
-INK, _GRID = "#010203", "#040506"
-_STYLE: dict[Any, Any] = {
-    "text.parse_math": False,  # a dollar sign in a name is a dollar sign
-    "svg.fonttype": "none",
-    "font.family": "sans-serif",
-    "font.size": 10.0,
-    "axes.edgecolor": _GRID,
-    "axes.labelcolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": _GRID,
-    "grid.linewidth": 0.6,
-    "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "xtick.minor.size": 0,
-    "ytick.minor.size": 0,
-}
+INK = ON_PAGE.ink
+_FONT_SIZE = 10.0
 
 
 def render_svg(title: str, width: float, height: float, draw: Callable[[Axes], None]) -> Markup:
@@ -61,27 +43,11 @@ def render_svg(title: str, width: float, height: float, draw: Callable[[Axes], N
         draw: Draws the chart on the axes.
     """
     title = printable(title)
-    # Warnings about glyphs that no font here has, or about charts of numbers at the end of their range, help nobody.
-    with mpl.rc_context({**_STYLE, "svg.hashsalt": title}), warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")
+    with drawing_style(ON_PAGE, title, font_size=_FONT_SIZE, has_frame=False), no_warnings():
         figure = Figure(figsize=(width, height), layout="constrained")
         axes = figure.add_subplot()
         draw(axes)
-        buffer = io.StringIO()
-        metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)  # the page has these rules in its own
-    # An SVG inside HTML needs no namespaces, and without them the page names no outside address.
-    svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg)
-    svg = re.sub(r'width="[^"]*pt" height="[^"]*pt"', "", svg, count=1)
-    svg = svg.replace(INK, "currentColor").replace(_GRID, "var(--grid)")
-    for number, colour in enumerate(LIGHT):
-        svg = svg.replace(colour, variable(number))
-    svg = svg.replace("<svg", f'<svg role="img" aria-label="{html.escape(title)}"', 1)
-    return Markup(svg)  # noqa: S704  (matplotlib escapes the texts that it draws)
+        return svg_for_page(figure, title)
 
 
 def static_chart(chart: Chart) -> Markup:
@@ -103,9 +69,9 @@ def _draw_intervals(axes: Axes, chart: Chart) -> None:
     for row, series in enumerate(view.series):
         for point in series.points:
             low, high = (end if math.isfinite(end) else point.y for end in (point.low, point.high))
-            colour = LIGHT[series.colour]
+            colour = colour_of(series.colour)
             axes.plot([low, high], [row] * 2, color=colour, alpha=0.4, linewidth=4, solid_capstyle="round")
-            axes.plot([point.y], [row], "o", color=colour, markersize=7)
+            axes.plot([point.y], [row], MARKERS[turn_of(series.colour)], color=colour, markersize=7)
     for point in view.series[0].points if view.series else ():
         if math.isfinite(point.low) and math.isfinite(point.high):
             axes.axvspan(point.low, point.high, color=INK, alpha=0.07, linewidth=0)
@@ -121,12 +87,13 @@ def _draw_lines(axes: Axes, chart: Chart) -> None:
     _set_axis(axes, "y", view.y)
     for series in view.series:
         x, y, low, high = np.array([point[:4] for point in series.points], dtype=float).reshape(-1, 4).T
-        colour = LIGHT[series.colour]
+        colour = colour_of(series.colour)
         style = "steps-post" if chart.is_stepped else "default"
         axes.fill_between(
             x, low, high, color=colour, alpha=0.16, linewidth=0, step="post" if chart.is_stepped else None
         )
-        axes.plot(x, y, color=colour, linewidth=1.7, drawstyle=style)
+        dashes = DASHES[turn_of(series.colour)]
+        axes.plot(x, y, color=colour, linewidth=1.7, drawstyle=style, linestyle=dashes)
     if view.vertical:
         axes.axvline(view.vertical[0], color=INK, linewidth=1, linestyle=(0, (4, 3)))
 
@@ -140,22 +107,23 @@ def _draw_dots(axes: Axes, chart: Chart) -> None:
             _draw_dot(axes, view.y, series, point, lost_at=view.y.span[0 if chart.maximize else 1])
         if series.line:
             x, y = zip(*((point.x, point.y) for point in series.line), strict=True)
-            axes.plot(x, y, color=LIGHT[series.colour], linewidth=1.3, alpha=0.6)
+            dashes = DASHES[turn_of(series.colour)]
+            axes.plot(x, y, color=colour_of(series.colour), linewidth=1.3, alpha=0.6, linestyle=dashes)
 
 
 def _draw_dot(axes: Axes, axis: Axis, series: Series, point: Point, *, lost_at: float) -> None:
     """Draw a point; one beyond the axis as an arrow at its edge, one without a value as a cross."""
     low, high = axis.span
-    colour = LIGHT[series.colour]
+    colour, marker = colour_of(series.colour), MARKERS[turn_of(series.colour)]
     if point.mark == "lost" or not abs(point.y) < MAX_DRAWN:
         axes.plot([point.x], [lost_at], "x", color=colour, markersize=5, alpha=0.7, clip_on=False)
     elif not low <= point.y <= high:
-        edge, marker = (low, "v") if point.y < low else (high, "^")
-        axes.plot([point.x], [edge], marker, color=colour, markersize=4, alpha=0.7, clip_on=False)
+        edge, arrow = (low, "v") if point.y < low else (high, "^")
+        axes.plot([point.x], [edge], arrow, color=colour, markersize=4, alpha=0.7, clip_on=False)
     elif point.mark == "chosen":
-        axes.plot([point.x], [point.y], "o", markersize=9, mfc=colour, mec=INK, mew=1.4)
+        axes.plot([point.x], [point.y], marker, markersize=9, mfc=colour, mec=INK, mew=1.4)
     else:
-        axes.plot([point.x], [point.y], "o", color=colour, markersize=4, alpha=0.65)
+        axes.plot([point.x], [point.y], marker, color=colour, markersize=4, alpha=0.65)
 
 
 def _set_axis(axes: Axes, which: str, axis: Axis) -> None:

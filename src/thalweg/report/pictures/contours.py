@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.ticker import MaxNLocator
 
-from thalweg.report.pictures.style import Colours
+from thalweg.report.charts.theme import Colours
 from thalweg.report.pictures.trail import Trail
 from thalweg.trajectories import Surface, Trajectory
 from thalweg.trajectories.surfaces import Point

@@ -7,9 +7,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from thalweg.report.charts.theme import FONT_SIZE, Colours
 from thalweg.report.numbers import format_number
 from thalweg.report.pictures.labels import spread
-from thalweg.report.pictures.style import FONT_SIZE, Colours
 from thalweg.report.pictures.trail import Trail
 from thalweg.trajectories import Trajectories
 

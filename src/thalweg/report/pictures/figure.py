@@ -10,12 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 
-from thalweg.report.charts.colours import LIGHT
+from thalweg.report.charts.theme import FONT_SIZE, LIGHT, ON_PAPER, Colours, drawing_style
 from thalweg.report.numbers import format_number, shorten
 from thalweg.report.pictures.contours import draw_contours, draw_path, draw_start
 from thalweg.report.pictures.curves import draw_curves, set_curve_axes
-from thalweg.report.pictures.labels import label_ends, text_width
-from thalweg.report.pictures.style import FONT_SIZE, MAX_NAME, ON_PAPER, Colours, picture_style
+from thalweg.report.pictures.labels import MAX_NAME, label_ends, text_width
 from thalweg.report.pictures.trail import Trail
 from thalweg.trajectories import OptimizerPaths, Trajectories
 
@@ -154,7 +153,7 @@ def draw_picture(
         palette: A colour for each optimizer.
     """
     layout = layout_of(trajectories, narrow=narrow)
-    with picture_style(colours, title_of(trajectories)), np.errstate(all="ignore"):
+    with drawing_style(colours, title_of(trajectories)), np.errstate(all="ignore"):
         figure = Picture(figsize=(layout.width, layout.height))
         figure.trajectories, figure.trails = trajectories, []
         figure.frame = layout.add_axes(figure, layout.contours)

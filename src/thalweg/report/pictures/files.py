@@ -10,16 +10,16 @@ from PIL import Image
 from scipy.spatial import cKDTree
 
 from thalweg.errors import SettingError, shown
-from thalweg.report.files import write_file
+from thalweg.report.charts.theme import ON_PAPER, drawing_style
+from thalweg.report.files import PAGE_SIGNATURES, check_place, write_file
 from thalweg.report.pictures.figure import NARROW, WIDE, Picture, draw_picture, title_of
-from thalweg.report.pictures.style import ON_PAPER, picture_style
 from thalweg.trajectories import Trajectories
 
 SUFFIXES = (".html", ".png", ".svg", ".gif")
 MIN_WIDTH, MAX_WIDTH = 300, 4000  # pixels
 _NARROW_BELOW = 700  # pixels
 _FRAMES = 60  # of an animation, at most
-_SIGN = b"thalweg"  # near the beginning of each file, so that a file of someone else is noticed
+_SIGNATURE = b"thalweg"  # near the beginning of each file, so that a file of someone else is noticed
 _FRAME_MS, _LAST_MS = 80, 2500
 DEFAULT_WIDTH = {".png": 1600, ".svg": 960, ".gif": 960}
 
@@ -43,19 +43,41 @@ def write_image(trajectories: Trajectories, path: Path, *, width: int | None = N
     """
     suffix = path.suffix.lower()
     width = DEFAULT_WIDTH[suffix] if width is None else width
-    if not isinstance(width, int) or isinstance(width, bool) or not MIN_WIDTH <= width <= MAX_WIDTH:
-        raise SettingError(f"show: width must be {MIN_WIDTH} to {MAX_WIDTH:,} pixels, got {shown(width)}.")
+    _check_width(width)
     narrow = width < _NARROW_BELOW
     picture = draw_picture(trajectories, narrow=narrow)
     dpi = width / (NARROW if narrow else WIDE)
-    with picture_style(ON_PAPER, title_of(trajectories)):
+    with drawing_style(ON_PAPER, title_of(trajectories)):
         content = _gif(picture, dpi) if suffix == ".gif" else _image(picture, suffix[1:], dpi)
-    return write_file(path, content, signs=() if overwrite else (_SIGN,))
+    return write_file(path, content, signs=() if overwrite else (_SIGNATURE,))
+
+
+def check_target(path: Path, *, width: int | None = None, overwrite: bool = False) -> None:
+    """Raise the error of a file that cannot be written, before its picture is computed. Nothing is written.
+
+    Args:
+        path: The file.
+        width: Width of an image in pixels; None for that of its format.
+        overwrite: True if a file that thalweg did not make may be replaced.
+
+    Raises:
+        SettingError: If the width is out of its bounds.
+        StoreError: If the file cannot be written.
+    """
+    if width is not None:
+        _check_width(width)
+    signs = PAGE_SIGNATURES if path.suffix.lower() == ".html" else (_SIGNATURE,)
+    check_place(path, signs=() if overwrite else signs)
+
+
+def _check_width(width: object) -> None:
+    if not isinstance(width, int) or isinstance(width, bool) or not MIN_WIDTH <= width <= MAX_WIDTH:
+        raise SettingError(f"show: width must be {MIN_WIDTH} to {MAX_WIDTH:,} pixels, got {shown(width)}.")
 
 
 def _image(picture: Picture, kind: str, dpi: float) -> bytes:
     buffer = io.BytesIO()
-    metadata = {"Creator": _SIGN.decode(), "Date": None} if kind == "svg" else {"Software": _SIGN.decode()}
+    metadata = {"Creator": _SIGNATURE.decode(), "Date": None} if kind == "svg" else {"Software": _SIGNATURE.decode()}
     picture.savefig(buffer, format=kind, dpi=dpi, metadata=metadata)
     return buffer.getvalue()
 
@@ -83,7 +105,9 @@ def _gif(picture: Picture, dpi: float) -> bytes:
     images = _with_one_palette(frames)
     buffer = io.BytesIO()
     durations = [_FRAME_MS] * (len(frames) - 1) + [_LAST_MS]
-    images[0].save(buffer, "gif", save_all=True, append_images=images[1:], duration=durations, loop=0, comment=_SIGN)
+    images[0].save(
+        buffer, "gif", save_all=True, append_images=images[1:], duration=durations, loop=0, comment=_SIGNATURE
+    )
     return buffer.getvalue()
 
 

@@ -10,10 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.text import Annotation
 
-from thalweg.report.pictures.style import FONT_SIZE, Colours
+from thalweg.report.charts.theme import FONT_SIZE, Colours
 
 _RADII = (11.0, 20.0, 32.0, 46.0, 62.0, 80.0)  # points from the end to the label
 _ANGLES = tuple(2 * math.pi * k / 16 for k in range(16))
+MAX_NAME = 22  # characters of a name in a picture
 _HEIGHT = 1.35 * FONT_SIZE
 _UNITS = 64  # of FreeType in a point
 

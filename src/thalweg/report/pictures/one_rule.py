@@ -7,12 +7,11 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from thalweg.registry import WRAPPERS
-from thalweg.report.charts.colours import LIGHT
+from thalweg.report.charts.theme import LIGHT, ON_PAPER, Colours, drawing_style
 from thalweg.report.numbers import format_number, shorten
 from thalweg.report.pictures.contours import draw_contours, draw_path, draw_start, drawable, end_in_frame
 from thalweg.report.pictures.figure import Picture, notes_of
-from thalweg.report.pictures.labels import label_ends
-from thalweg.report.pictures.style import MAX_NAME, ON_PAPER, Colours, picture_style
+from thalweg.report.pictures.labels import MAX_NAME, label_ends
 from thalweg.trajectories import Trajectories, Trajectory, trace
 
 SURFACES = ("rosenbrock", "quadratic")
@@ -58,7 +57,7 @@ def rule_picture(name: str, *, lrs: LearningRates | None = None) -> Picture:
     colours = ON_PAPER
     lrs, name = lrs or {}, expression_of(name)
     traced = [trace(surface, name, lr=lrs.get(name, {}).get(surface)) for surface in SURFACES]
-    with picture_style(colours, name), np.errstate(all="ignore"):
+    with drawing_style(colours, name), np.errstate(all="ignore"):
         height = _BOTTOM + _BOX + 0.4
         figure = Picture(figsize=(_WIDTH, height))
         figure.trajectories = traced[0]

@@ -1,20 +1,15 @@
 """SVG of a picture for a page: the page's colours, and trails that a script can shorten."""
 
-import html
-import io
 import re
-import warnings
 from collections.abc import Sequence
 
-import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 
-from thalweg.report.charts.colours import LIGHT, variable
+from thalweg.report.charts.theme import LIGHT, ON_PAGE, drawing_style, no_warnings, svg_for_page, variable
 from thalweg.report.numbers import format_number
 from thalweg.report.pictures.contours import MAX_DOTS
 from thalweg.report.pictures.figure import Picture, draw_picture, title_of
-from thalweg.report.pictures.style import ON_PAGE, VARIABLES, picture_style
 from thalweg.report.pictures.trail import Trail
 from thalweg.trajectories import Trajectories
 
@@ -41,26 +36,11 @@ def svg_of(trajectories: Trajectories, *, narrow: bool) -> Markup:
         if end_label.arrow_patch is not None:
             end_label.arrow_patch.set_gid(f"{name}-line-{k}")
     overlay = _overlay(picture, name)
-    buffer = io.StringIO()
-    with picture_style(ON_PAGE, name), warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")  # a name may have a glyph that no font here has
-        metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        picture.savefig(buffer, format="svg", transparent=True, metadata=metadata)
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<(metadata|style).*?</\1>", "", svg, flags=re.DOTALL)
-    # An SVG inside HTML needs no namespaces, and without them the page names no outside address.
-    svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg)
-    svg = re.sub(r'width="[^"]*pt" height="[^"]*pt"', "", svg, count=1)
+    with drawing_style(ON_PAGE, name), no_warnings():
+        svg = str(svg_for_page(picture, alternative_text(trajectories), css_class=name))
     svg = re.sub(r' id="[\w.]+_\d+"', "", svg)  # the page has two pictures, and an id stands once
     svg = re.sub(r' d="[^"]*"', lambda match: re.sub(r"(\.\d)\d+", r"\1", match[0]), svg)
-    for placeholder, variable_name in VARIABLES.items():
-        svg = svg.replace(placeholder, variable_name)
-    for number, colour in enumerate(LIGHT):
-        svg = svg.replace(colour, variable(number))
-    label = html.escape(alternative_text(trajectories))
-    svg = svg.replace("<svg", f'<svg class="{name}" role="img" aria-label="{label}"', 1)
-    return Markup(svg.replace("</svg>", f"{overlay}</svg>"))  # noqa: S704  (matplotlib escapes the texts that it draws)
+    return Markup(svg.replace("</svg>", f"{overlay}</svg>"))  # noqa: S704  (the texts in it are escaped)
 
 
 def alternative_text(trajectories: Trajectories) -> str:

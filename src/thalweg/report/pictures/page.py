@@ -7,7 +7,6 @@ from typing import Any
 import thalweg
 from thalweg.parts import Parts
 from thalweg.report.assets import load_assets
-from thalweg.report.charts.colours import DARK, LIGHT
 from thalweg.report.files import write_page
 from thalweg.report.numbers import format_number, shorten
 from thalweg.report.pictures.figure import title_of
@@ -72,11 +71,6 @@ def _values(trajectories: Trajectories, command: str) -> dict[str, Callable[[], 
         "noise": lambda: trajectories.noise,
         "seed": lambda: trajectories.seed,
         "pictures": lambda: [svg_of(trajectories, narrow=narrow) for narrow in (False, True)],
-        "palette": lambda: ";".join(
-            f"--c{k}:light-dark({light},{dark})" for k, (light, dark) in enumerate(zip(LIGHT, DARK, strict=True))
-        ),
-        "light": lambda: LIGHT,
-        "dark": lambda: DARK,
         "rows": lambda: rows_of(trajectories),
         "several_starts": lambda: len(trajectories.starts) > 1,
         "minima": lambda: ", ".join(map(_point, surface.minima)),
@@ -98,7 +92,7 @@ def rows_of(trajectories: Trajectories) -> list[dict[str, Any]]:
     rows = [
         {
             "name": paths.name,
-            "colour": place % len(LIGHT),
+            "colour": place,
             "lr": format_number(paths.lr),
             "choice": _choice(paths),
             "start": _point(start),

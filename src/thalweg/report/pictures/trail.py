@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from thalweg.report.pictures.style import Colours
+from thalweg.report.charts.theme import Colours
 
 
 class Trail:

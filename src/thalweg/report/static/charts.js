@@ -3,7 +3,6 @@
 const page = { data: null, hidden: new Set(), lit: null, trial: -1, figures: [] };
 const [X, Y, LOW, HIGH, MARK, TRIAL] = [0, 1, 2, 3, 4, 5];
 const FONT = 12;
-const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
 
 /** Redraw or mark everything that shows contenders, after one was hidden or highlighted. */
 function updateContenders(redraw) {
@@ -37,8 +36,7 @@ function toggleContender(name) {
 function startContenders() {
   for (const list of document.querySelectorAll(".contenders")) {
     const buttons = page.data.contenders.map(({ name, colour }) => {
-      const swatch = element("span", { className: "swatch", style: `background: var(--c${colour})` });
-      const button = element("button", { type: "button", "aria-pressed": "true", "data-name": name, title: "Show or hide on all charts" }, swatch, name);
+      const button = element("button", { type: "button", "aria-pressed": "true", "data-name": name, title: "Show or hide on all charts" }, swatchOf(colour), name);
       button.addEventListener("click", () => toggleContender(name));
       for (const event of ["pointerenter", "focus"]) button.addEventListener(event, () => highlightContender(name));
       for (const event of ["pointerleave", "blur"]) button.addEventListener(event, () => highlightContender(null));
@@ -52,62 +50,6 @@ function startContenders() {
     row.addEventListener("pointerenter", () => highlightContender(row.dataset.contender));
     row.addEventListener("pointerleave", () => highlightContender(null));
   }
-}
-
-// --- axes -----------------------------------------------------------------------------------------------------------
-
-/** The domain of an axis: the visible values inside its span, with a little air. */
-function domainOf(axis, scale, values) {
-  const [low, high] = axis[scale];
-  if (axis.unit === "%") return [low, high];
-  const slack = 1e-5 * Math.max(Math.abs(low), Math.abs(high)); // values are rounded to six digits
-  const inside = values.filter((value) => isNumber(value) && value >= low - Math.min(slack, 1e-5 * Math.abs(low)) && value <= high + slack);
-  let [from, to] = inside.length ? d3.extent(inside) : [low, high];
-  if (from === to) [from, to] = scale === "log" ? [from / 1.5, to * 1.5] : [from - Math.abs(from || 1) / 10, to + Math.abs(to || 1) / 10];
-  if (scale === "log") {
-    const air = Math.pow(to / from, 0.04);
-    return [from / air, to * air];
-  }
-  const air = 0.04 * (to - from);
-  return [from - (from === 0 ? 0 : air), to + air];
-}
-
-/** Ticks of a logarithmic axis: powers of ten, and their double and fivefold on a short axis. */
-function logTicks([low, high], count) {
-  const decades = Math.log10(high / low);
-  const first = Math.floor(Math.log10(low)), last = Math.ceil(Math.log10(high));
-  if (decades < 0.7) return d3.ticks(low, high, count);
-  const every = Math.max(1, Math.ceil(decades / count));
-  const factors = decades < 1.2 ? [1, 2, 3, 5, 7] : decades < 2.4 ? [1, 2, 5] : [1];
-  const ticks = [];
-  for (let power = first; power <= last; power += every) for (const factor of factors) ticks.push(factor * 10 ** power);
-  return ticks.filter((tick) => tick >= low && tick <= high);
-}
-
-function ticksOf(domain, scale, count) {
-  let ticks = scale === "log" ? logTicks(domain, count) : d3.ticks(...domain, count);
-  while (ticks.length > count + 2) ticks = ticks.filter((_, index) => index % 2 === 0);
-  return ticks;
-}
-
-/** Format ticks with so many digits that neighbours differ. */
-function tickFormat(ticks, unit) {
-  let digits = 3;
-  while (digits < 12 && new Set(ticks.map((tick) => formatNumber(tick, digits))).size < ticks.length) digits += 1;
-  return (tick) => formatNumber(tick, digits) + (unit === "%" ? " %" : "");
-}
-
-const withUnit = (axis) => (axis.unit && axis.unit !== "%" ? `${axis.label} (${axis.unit})` : axis.label);
-const fitted = (text, width) => (text.length * 6.4 <= width ? text : `${text.slice(0, Math.max(1, Math.floor(width / 6.4) - 1))}…`);
-
-/** Move labels apart so that none covers another, and keep them between top and bottom. */
-function spread(labels, top, bottom, gap = 15) {
-  const sorted = [...labels].sort((a, b) => a.at - b.at);
-  let last = -Infinity;
-  for (const label of sorted) last = label.y = Math.max(label.at, last + gap, top);
-  let next = bottom;
-  for (const label of sorted.reverse()) next = (label.y = Math.min(label.y, next)) - gap;
-  return labels;
 }
 
 // --- figures --------------------------------------------------------------------------------------------------------
@@ -180,7 +122,7 @@ class ChartFigure {
       const group = next(index, scales, values, dimensions, context);
       group.classList.add("series");
       group.dataset.name = series.name;
-      group.style.color = `var(--c${series.colour})`;
+      group.style.color = colourOf(series.colour);
       group.removeAttribute("aria-label");
       if (data && group.children.length === index.length)
         [...group.children].forEach((child, at) => { if (data[index[at]].trial >= 0) child.dataset.trial = data[index[at]].trial; });
@@ -205,7 +147,7 @@ class ChartFigure {
       const ends = [row.low, row.high].map((end) => clamp(isNumber(end) ? end : row.y));
       const beyond = row.y > domain[1] || row.y < domain[0];
       marks.push(Plot.ruleY([row], { x1: ends[0], x2: ends[1], y: "row", stroke: "currentColor", strokeWidth: 5, strokeOpacity: 0.45, strokeLinecap: "round", render }));
-      marks.push(Plot.dot([row], { x: clamp(row.y), y: "row", r: 6, fill: "currentColor", symbol: beyond ? "triangle" : "circle", rotate: row.y < domain[0] ? -90 : 90, render }));
+      marks.push(Plot.dot([row], { x: clamp(row.y), y: "row", r: 6, fill: "currentColor", symbol: beyond ? "triangle" : TURNS[turnOf(row.line.colour)].symbol, rotate: beyond ? (row.y < domain[0] ? -90 : 90) : 0, render }));
     }
     const height = 58 + 30 * Math.max(1, series.length);
     const svg = Plot.plot({
@@ -264,7 +206,7 @@ class ChartFigure {
     const render = this.tagged(series);
     if (points.some((point) => isNumber(point.low)))
       marks.push(Plot.areaY(points, { x: "x", y1: "low", y2: "high", fill: "currentColor", fillOpacity: 0.15, clip: true, curve: this.chart.step ? "step-after" : "linear", render, defined: (value) => isNumber(value) }));
-    marks.push(Plot.line(points, { x: "x", y: "y", stroke: "currentColor", strokeWidth: 2, clip: true, curve: this.chart.step ? "step-after" : "linear", render }));
+    marks.push(Plot.line(points, { x: "x", y: "y", stroke: "currentColor", strokeWidth: 2, strokeDasharray: TURNS[turnOf(series.colour)].dashes, clip: true, curve: this.chart.step ? "step-after" : "linear", render }));
     return marks;
   }
 
@@ -274,10 +216,10 @@ class ChartFigure {
     const above = shown.filter(({ y }) => y > high), below = shown.filter(({ y }) => y < low);
     const lost = points.filter((point) => point.mark === "lost" || !isNumber(point.y));
     const chosen = shown.filter(({ mark, y }) => mark === "chosen" && y >= low && y <= high);
-    const options = (data, more) => ({ x: "x", y: "y", fill: "currentColor", r: 3.5, fillOpacity: 0.7, ...more, render: this.tagged(series, data) });
+    const options = (data, more) => ({ x: "x", y: "y", fill: "currentColor", r: 3.5, fillOpacity: 0.7, symbol: TURNS[turnOf(series.colour)].symbol, ...more, render: this.tagged(series, data) });
     const marks = [];
     if (series.line.length > 1)
-      marks.push(Plot.line(series.line.map(asPoint), { x: "x", y: "y", stroke: "currentColor", strokeWidth: 1.6, strokeOpacity: 0.7, clip: true, render: this.tagged(series) }));
+      marks.push(Plot.line(series.line.map(asPoint), { x: "x", y: "y", stroke: "currentColor", strokeWidth: 1.6, strokeOpacity: 0.7, strokeDasharray: TURNS[turnOf(series.colour)].dashes, clip: true, render: this.tagged(series) }));
     if (inside.length) marks.push(Plot.dot(inside, options(inside)));
     if (above.length) marks.push(Plot.dot(above, options(above, { y: high, symbol: "triangle", r: 4.5 })));
     if (below.length) marks.push(Plot.dot(below, options(below, { y: low, symbol: "triangle", rotate: 180, r: 4.5 })));
@@ -299,9 +241,9 @@ class ChartFigure {
     const x = this.width - right + 12;
     const group = d3.select(svg).append("g").attr("class", "end");
     for (const { line, at, from, y } of ends) {
-      const entry = group.append("g").attr("class", "series").attr("data-name", line.name).style("color", `var(--c${line.colour})`);
+      const entry = group.append("g").attr("class", "series").attr("data-name", line.name).style("color", colourOf(line.colour));
       entry.append("path").attr("d", `M${from + 2},${at}L${x - 3},${y}`).attr("stroke", "currentColor").attr("stroke-opacity", 0.6).attr("fill", "none");
-      entry.append("circle").attr("cx", x).attr("cy", y).attr("r", 3.5).attr("fill", "currentColor");
+      entry.append("path").attr("d", symbolPath(line.colour, 40)).attr("transform", `translate(${x},${y})`).attr("fill", "currentColor");
       entry.append("text").attr("x", x + 7).attr("y", y).attr("dy", "0.34em").attr("text-anchor", "start").text(fitted(line.label, right - 20));
     }
   }
@@ -374,8 +316,7 @@ class ChartFigure {
     if (this.chart.kind === "lines") {
       const values = this.visibleSeries().map((line) => {
         const near = d3.least(line.points.map(asPoint), (each) => Math.abs(each.x - point.x));
-        const swatch = element("span", { className: "swatch", style: `display: inline-block; background: var(--c${line.colour})` });
-        const text = element(line.name === series.name ? "b" : "span", {}, swatch, `${line.name}: ${unit(y, near?.y)}`);
+        const text = element(line.name === series.name ? "b" : "span", {}, swatchOf(line.colour), `${line.name}: ${unit(y, near?.y)}`);
         if (isNumber(near?.low) && isNumber(near?.high) && line.name === series.name) text.append(` (${formatNumber(near.low)} – ${formatNumber(near.high)})`);
         return text;
       });

@@ -31,6 +31,23 @@ function element(tag, attributes = {}, ...children) {
   return node;
 }
 
+// The colours of contenders, and what tells those of one turn through them from those of the next, as in charts/theme.py.
+const COLOURS = 10;
+const TURNS = [
+  { symbol: "circle", dashes: "none" }, { symbol: "square", dashes: "8 4" },
+  { symbol: "diamond", dashes: "2 4" }, { symbol: "cross", dashes: "10 4 2 4" },
+];
+const variableOf = (number) => `--c${number % COLOURS}`;
+const colourOf = (number) => `var(${variableOf(number)})`;
+const turnOf = (number) => Math.floor(number / COLOURS) % TURNS.length;
+const swatchOf = (number) => element("span", { className: `swatch turn-${turnOf(number)}`, style: `background: ${colourOf(number)}` });
+
+/** Return the path of the symbol of a number, around the origin. */
+function symbolPath(number, size) {
+  const { symbol } = TURNS[turnOf(number)];
+  return d3.symbol(d3[`symbol${symbol[0].toUpperCase()}${symbol.slice(1)}`], size)();
+}
+
 /** Read a text to users of a screen reader. */
 function announce(text) {
   const region = document.getElementById("announcements");
@@ -159,7 +176,7 @@ function standaloneSvg(svg, title, legend) {
   whole.append(copy);
   legend.forEach(({ name, colour: number }, index) => {
     const [x, y] = [12 + (index % 3) * (width / 3), head + height + 16 + 20 * Math.floor(index / 3)];
-    add("circle", { cx: x + 5, cy: y - 4, r: 5, fill: colour(`--c${number}`) });
+    add("path", { d: symbolPath(number, 80), transform: `translate(${x + 5},${y - 4})`, fill: colour(variableOf(number)) });
     add("text", { x: x + 15, y, fill: colour("--ink"), "font-size": 12 }, name);
   });
   return { text: new XMLSerializer().serializeToString(whole), width: width + 24, height: total };

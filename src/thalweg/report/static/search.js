@@ -128,7 +128,7 @@ function styleTrial(node, row, rank, width) {
 function drawParallel(search, width) {
   const axes = axesOf(search), ranks = ranksOf(search), [left, right, top] = [14, 22, 22], gap = Math.max(64, 250 / (axes.length - 1));
   const height = top + gap * (axes.length - 1) + 34;
-  const svg = d3.create("svg").attr("width", width).attr("height", height).attr("viewBox", `0 0 ${width} ${height}`).style("font-size", `${FONT}px`).style("color", `var(--c${search.colour})`);
+  const svg = d3.create("svg").attr("width", width).attr("height", height).attr("viewBox", `0 0 ${width} ${height}`).style("font-size", `${FONT}px`).style("color", colourOf(search.colour));
   const scales = axes.map(({ isLog, domain }) => (isLog ? d3.scaleLog() : d3.scaleLinear()).domain(widened(domain, isLog)).range([left, width - right]).clamp(true));
   const group = svg.append("g").attr("fill", "none");
   const order = d3.range(search.rows.length).sort((a, b) => (ranks[b] ?? 2) - (ranks[a] ?? 2));
@@ -174,7 +174,7 @@ function drawScatter(search, width) {
   const [right, top, bottom] = [16, 26, 44], height = Math.round(Math.min(360, Math.max(250, 0.62 * width)));
   const ticksUp = ticksOf(widened(up.domain, up.isLog), up.isLog ? "log" : "linear", 6), formatUp = tickFormat(ticksUp, "");
   const left = 16 + 7 * Math.max(2, ...ticksUp.map((tick) => formatUp(tick).length));
-  const svg = d3.create("svg").attr("width", width).attr("height", height).attr("viewBox", `0 0 ${width} ${height}`).style("font-size", `${FONT}px`).style("color", `var(--c${search.colour})`);
+  const svg = d3.create("svg").attr("width", width).attr("height", height).attr("viewBox", `0 0 ${width} ${height}`).style("font-size", `${FONT}px`).style("color", colourOf(search.colour));
   const scale = ({ isLog, domain }, range) => (isLog ? d3.scaleLog() : d3.scaleLinear()).domain(widened(domain, isLog)).range(range).clamp(true);
   const [x, y] = [scale(across, [left + 8, width - right]), scale(up, [height - bottom - 6, top + 6])];
   for (const tick of ticksUp) {

@@ -70,6 +70,7 @@ function redrawOnResize() {
 // --- while a comparison runs ----------------------------------------------------------------------------------------
 
 const PAUSE_MS = 1000;
+const MAX_RETRIES = 5; // each after twice the pause of the one before
 
 /** Take over a new version of the page, and keep what the reader has chosen. */
 function renew(text) {
@@ -95,26 +96,42 @@ function renew(text) {
   [...document.querySelectorAll("button")].find((button) => focused && button.textContent === focused)?.focus();
 }
 
+async function ask(name) {
+  const answer = await fetch(name, { cache: "no-store" });
+  if (!answer.ok) throw new Error(`${name}: ${answer.status}`);
+  return answer;
+}
+
+function showState({ text, share }) {
+  const line = document.getElementById("live");
+  line.querySelector("span").textContent = text;
+  const bar = line.querySelector("progress");
+  bar.hidden = share === null;
+  if (share !== null) bar.value = share;
+}
+
 async function follow() {
   let version = document.getElementById("live").dataset.version;
+  let failures = 0;
   for (;;) {
-    await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
-    let state;
+    await new Promise((resolve) => setTimeout(resolve, PAUSE_MS * 2 ** failures));
     try {
-      state = await (await fetch("state", { cache: "no-store" })).json();
+      const state = await (await ask("state")).json();
       if (state.version !== version) {
-        renew(await (await fetch("page", { cache: "no-store" })).text());
+        renew(await (await ask("page")).text());
         version = state.version;
       }
-    } catch (error) {
-      state = { text: "The comparison has ended or was interrupted. This page shows its last state.", share: null, ended: true };
+      failures = 0;
+      showState(state);
+      if (state.ended) return;
+    } catch {
+      failures += 1;
+      if (failures > MAX_RETRIES) {
+        showState({ text: "The comparison has ended, was interrupted, or does not answer. This page shows its last state.", share: null });
+        return;
+      }
+      showState({ text: "No answer. This page tries again.", share: null });
     }
-    const line = document.getElementById("live");
-    line.querySelector("span").textContent = state.text;
-    const bar = line.querySelector("progress");
-    bar.hidden = state.share === null;
-    if (state.share !== null) bar.value = state.share;
-    if (state.ended) return;
   }
 }
 
