@@ -48,7 +48,16 @@ def small(**changes: object) -> Task:
 
 def outcomes(results: Sequence[TrainingResult]) -> list[str]:
     """Return results as texts, in which not a number equals itself, without the time."""
-    return [repr(replace(result, seconds=0.0)) for result in results]
+    return [
+        repr(
+            replace(
+                result,
+                seconds=0.0,
+                evaluations=[replace(evaluation, seconds=0.0) for evaluation in result.evaluations],
+            )
+        )
+        for result in results
+    ]
 
 
 def train(

@@ -183,7 +183,7 @@ def test_parameters_that_never_get_a_gradient() -> None:
             return self.head(x)
 
     clue = the(watched(Bypassed()), "no_gradient")
-    assert (clue.where, clue.certainty, clue.evidence["parameters"]) == ("body", "likely", 4)
+    assert (clue.where, clue.certainty, clue.evidence["parameters"]) == ("body", "certain", 4)
     assert _largest_modules(["a.b", "a.b.c", "d"], ["a.e"]) == ["a.b", "d"]
 
 
