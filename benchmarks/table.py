@@ -644,10 +644,10 @@ def doctor_table(record: Record) -> str:
 def pages_line(record: Record) -> str:
     """Return on how many pages of causes the doctor agrees with the page."""
     kinds = ", ".join(f"[{kind}](causes/{kind}.md)" for kind in record["disagreements"])
-    others = f" It names another cause first on {len(record['disagreements'])}: {kinds}." if kinds else ""
+    disagreement = f" It names another cause first on {len(record['disagreements'])}: {kinds}." if kinds else ""
     return (
         f"The doctor was run on the example of every page. On {record['first']} of {record['pages']} it names the kind "
-        f"of the page first, and on {record['verified']} it found a cure and verified it.{others} This is a "
+        f"of the page first, and on {record['verified']} it found a cure and verified it.{disagreement} This is a "
         "check of the examples, not an accuracy: they were adapted until the doctor agreed. How often it is right on "
         "other trainings: [the bench](doctor.md#how-often-it-is-right)."
     )

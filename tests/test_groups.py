@@ -157,7 +157,7 @@ def test_the_filter_of_the_list_reads_groups() -> None:
     [
         ("adamw", "These settings did best without tuning: benchmarks/records/recommended.json"),
         ("rmsprop", "No other settings did better than the defaults: benchmarks/records/recommended.json"),
-        ("lion", "derived from that of Adam. How well this works: benchmarks/records/transfer.json"),
+        ("signsgd", "derived from that of Adam. How well this works: benchmarks/records/transfer.json"),
         ("prodigy", "at their defaults. No other starting point was measured."),
     ],
 )

@@ -33,7 +33,9 @@ def _summaries() -> list[list[str]]:
 
 
 def _command(name: str, command: click.Command) -> list[str]:
-    context = click.Context(command, info_name=f"thalweg {name}", max_content_width=1000)
+    command._help_option = None  # which click keeps from an earlier context, with that context's names
+    names = cli.context_settings["help_option_names"]
+    context = click.Context(command, info_name=f"thalweg {name}", max_content_width=1000, help_option_names=names)
     usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
     records = [record for param in command.get_params(context) if (record := param.get_help_record(context))]
     rows = [[f"`{option}`", _cell(meaning)] for option, meaning in records if meaning]

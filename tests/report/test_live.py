@@ -366,10 +366,10 @@ def test_a_page_without_an_answer_asks_again_and_gives_up_at_last(growing: Growi
         line.get_by_text("No answer. This page tries again.").wait_for()
         assert failures == ["abort"]
         tab.clock.run_for(2000)
-        tab.wait_for_function("document.querySelector('#live span').textContent.includes('tries again')")
+        line.get_by_text("tries again").wait_for()
         while failures[-1] != "whole":
             tab.clock.run_for(1000)
-        tab.wait_for_function(f"document.querySelector('#live span').textContent === {json.dumps(text)}")
+        line.get_by_text(text, exact=True).wait_for()
         while "This page shows its last state." not in line.inner_text():
             tab.clock.run_for(1000)
         assert failures == [*answers.values(), *["abort"] * 6]

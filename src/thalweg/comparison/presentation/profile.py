@@ -46,8 +46,10 @@ def profile_of(contender: Contender) -> Profile:
     Example:
         >>> from thalweg.comparison import CONTENDERS
         >>> profile = profile_of(CONTENDERS["lion"])
-        >>> profile.group, profile.code, profile.page
-        ('sign', 'optimizer = thalweg.optim.Lion(model.parameters(), lr=0.004)', 'docs/optimizers/rules/lion.md')
+        >>> profile.group, profile.page
+        ('sign', 'docs/optimizers/rules/lion.md')
+        >>> profile.code
+        'optimizer = thalweg.optim.Lion(model.parameters(), lr=0.0083, betas=(0.75, 0.83))'
     """
     rule = contender.rule
     assert isinstance(rule, Rule), contender.name

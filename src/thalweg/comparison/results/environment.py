@@ -64,8 +64,8 @@ def joined_command(words: Sequence[str]) -> str:
 
 
 def _shortened(match: re.Match[str]) -> str:
-    path, here = Path(match[2]), Path.cwd()
-    return match[1] + (str(path.relative_to(here)) if path.is_relative_to(here) else path.name or str(path))
+    path, folder = Path(match[2]), Path.cwd()
+    return match[1] + (str(path.relative_to(folder)) if path.is_relative_to(folder) else path.name or str(path))
 
 
 def _processor() -> str:

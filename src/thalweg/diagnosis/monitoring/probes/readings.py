@@ -31,7 +31,7 @@ class _Row:
 
 
 @dataclass
-class _Scalars:
+class _StepReadings:
     """Scalars of one monitored step, with their columns and factors."""
 
     columns: list[Column] = field(default_factory=list)
@@ -66,14 +66,14 @@ class Readings:
 
     def __init__(self) -> None:
         self.all_finite = True
-        self._open: dict[int, _Scalars] = {}  # by index
+        self._open: dict[int, _StepReadings] = {}  # by index
         self._rows: list[_Row] = []
 
     def add(self, index: int, column: Column, value: Tensor, factor: float = 1.0) -> None:
         """Add a scalar for a column, at the place of an index, times a factor."""
         scalars = self._open.get(index)
         if scalars is None:
-            scalars = self._open[index] = _Scalars()
+            scalars = self._open[index] = _StepReadings()
         scalars.add(column, value, factor)
 
     def add_vector(
@@ -134,12 +134,12 @@ class Readings:
         self._open, self._rows = {}, []
 
 
-def _by_device(scalars: _Scalars) -> Iterable[_Scalars]:
+def _by_device(scalars: _StepReadings) -> Iterable[_StepReadings]:
     """Return the scalars of each device."""
     devices = {value.device for value in scalars.values}
     if len(devices) == 1:
         return [scalars]
-    parts = {device: _Scalars() for device in devices}
+    parts = {device: _StepReadings() for device in devices}
     for column, value, factor in zip(scalars.columns, scalars.values, scalars.factors, strict=True):
         parts[value.device].add(column, value, factor)
     return parts.values()
