@@ -357,12 +357,14 @@ def test_a_page_without_an_answer_asks_again_and_gives_up_at_last(growing: Growi
                 route.abort()
 
         tab.clock.install(time=datetime(2030, 1, 1, tzinfo=UTC))
+        tab.clock.pause_at(datetime(2031, 1, 1, tzinfo=UTC))  # before the page asks for the first time
         tab.route("**/state", answer)
         tab.goto(live.url.rstrip("/"))  # the address as one may copy it
         assert tab.url == live.url
-        tab.clock.pause_at(datetime(2031, 1, 1, tzinfo=UTC))
         line = tab.locator("#live span")
         text = line.inner_text()
+        assert failures == []
+        tab.clock.run_for(1000)
         line.get_by_text("No answer. This page tries again.").wait_for()
         assert failures == ["abort"]
         tab.clock.run_for(2000)
