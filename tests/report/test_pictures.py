@@ -238,8 +238,8 @@ def test_the_page_plays_steps_and_stops(tmp_path: Path, width: int, scheme: str)
         tab.on("pageerror", lambda error: messages.append(str(error)))
         tab.on("request", lambda request: requests.append(request.url))
         tab.clock.install(time=datetime(2030, 1, 1, tzinfo=UTC))
-        tab.goto(path.as_uri())
         tab.clock.pause_at(datetime(2031, 1, 1, tzinfo=UTC))  # from here on, time passes only in run_for
+        tab.goto(path.as_uri())
         assert tab.evaluate("document.documentElement.scrollWidth") <= width
         shown = "narrow" if width < 960 else "wide"
         assert [svg.get_attribute("class") for svg in tab.locator("svg").all() if svg.is_visible()] == [shown]
