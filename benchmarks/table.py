@@ -641,6 +641,22 @@ def doctor_table(record: Record) -> str:
     return "\n".join([*table_lines(head, rows), "", note])
 
 
+def watch_line(record: Record) -> str:
+    """Return what watching adds to a step, and the bounds."""
+    tasks, bounds = record["tasks"], record["bounds"]
+    rounds = min(task["rounds"] for task in tasks.values())
+    added = "; ".join(
+        f"on `{name}`, whose step takes {task['step_s'] * 1e3:.1f} ms, {task['added']['default']:.1%} and "
+        f"{task['added']['every step']:.1%}"
+        for name, task in tasks.items()
+    )
+    return (
+        f"Watching adds to the time of a step, at the default setting and at every step (`every=1`): {added}. Bounds: "
+        f"{bounds['default']:.0%} and {bounds['every step']:.0%}. Median of {rounds} "
+        f"rounds with and without, in turn, on one core (`benchmarks/watch.py`)."
+    ).replace("%", " %")
+
+
 def pages_line(record: Record) -> str:
     """Return on how many pages of causes the doctor agrees with the page."""
     kinds = ", ".join(f"[{kind}](causes/{kind}.md)" for kind in record["disagreements"])
@@ -670,6 +686,7 @@ TABLES: dict[str, Callable[[Any], str]] = {
     "choosing_in_the_wild_regret": regret_record.as_table,
     "doctor": doctor_table,
     "pages": pages_line,
+    "watch": watch_line,
 }
 
 
