@@ -55,7 +55,7 @@ def test_the_page_shows_cause_evidence_cure_replays_and_other_findings_in_this_o
         "mine.py:training fails: gradients vanish over depth.",
         "What to do: Use ReLU",
         "Cure: ReLU and He initialization.",
-        "Metric: 0.103 before, 0.96 after (mean of 3 fresh seeds).",
+        "Metric: 0.103 without this change, 0.96 with it (mean of 3 fresh seeds; higher is better).",
         "nn.init.kaiming_normal_(layer.weight)",
         "Evidence",
         "where body.0",
@@ -106,7 +106,7 @@ def test_a_run_that_diverged_before_its_first_score_is_marked() -> None:
 
 def test_losses_are_shown_as_losses_and_lost_runs_as_such() -> None:
     text = text_of(page_of("not_a_number"))
-    assert "2 (2 of 3 diverged) before, 0.25 (1 of 3 diverged) after" in text
+    assert "2 (2 of 3 diverged) without this change, 0.25 (1 of 3 diverged) with it" in text
     assert "11 diverged 0.2 " in text
     assert "13 2 diverged " in text
     assert "Not verified" in text
