@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from click.testing import CliRunner
 from thalweg import bench
 from thalweg.bench import measure, sets
 from thalweg.cli.main import cli
-from thalweg.errors import SettingError, UnknownNameError
+from thalweg.errors import SettingError, StoreError, UnknownNameError
 
 
 def test_the_sets_have_the_stated_sizes() -> None:
@@ -101,3 +102,33 @@ def test_the_command_prints_a_table_and_writes_the_record(tmp_path: Path) -> Non
     assert "÷ torch default" in result.stdout
     (record,) = json.loads(out.read_text())
     assert {measurement["name"] for measurement in record["measured"]} == {"torch default", "thalweg"}
+
+
+@pytest.mark.parametrize("out", ["/proc/a.json", "notes/record.json"])
+def test_a_place_that_cannot_be_written_is_told_before_the_measurement(
+    out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("thalweg.bench.bench", lambda *_, **__: pytest.fail("it measured"))
+    Path("notes").write_text("mine")
+    with pytest.raises(StoreError, match=f"^--out {out}: the report must be writable, got .*Choose another place"):
+        CliRunner().invoke(cli, ["bench", "--out", out], catch_exceptions=False)
+
+
+def test_results_are_printed_though_their_file_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "record.json"
+    monkeypatch.setitem(bench.SETS, "small", lambda: [(8, 8)])
+    measured = bench.bench("small", "rmsprop", rounds=2, implementations=["thalweg"])
+
+    def measure(*_: Any, **__: Any) -> Any:
+        out.mkdir()
+        return measured
+
+    monkeypatch.setattr("thalweg.bench.bench", measure)
+    arguments = ["bench", "--set", "small", "--rule", "rmsprop", "--out", str(out), "--json"]
+    result = CliRunner().invoke(cli, arguments, catch_exceptions=False)
+    assert result.exit_code == 2
+    assert [record["rule"] for record in json.loads(result.stdout)] == ["rmsprop"]
+    assert f"The file could not be made: --out {out}: the report must be a regular file, got a folder." in result.stderr

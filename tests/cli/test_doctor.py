@@ -148,17 +148,59 @@ def test_bad_input_is_one_message_and_code_2(
     assert "Traceback" not in shown.err
 
 
-@pytest.mark.usefixtures("calls", "file")
-def test_a_file_of_someone_else_is_kept_and_the_summary_stands(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.usefixtures("file")
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        ("doctor.html", "--out doctor.html: the report must not replace a file of someone else"),
+        ("link.html", "--out link.html: the report must be a file of its own, got a link to doctor.html"),
+        ("doctor.html/page.html", "--out doctor.html/page.html: the report must be writable, got Not a directory."),
+        ("/proc/page.html", "--out /proc/page.html: the report must be writable, got No such file or directory."),
+        (".", "Invalid value for '--out': File '.' is a directory."),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_told_before_the_diagnosis(
+    out: str, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(diagnose_module, "diagnose", lambda *_, **__: pytest.fail("it diagnosed"))
     Path("doctor.html").write_text("mine")
+    Path("link.html").symlink_to("doctor.html")
     with pytest.raises(SystemExit) as end:
-        main(["doctor", "mine.py:training"])
+        main(["doctor", "mine.py:training", "--out", out])
+    shown = capsys.readouterr()
+    assert (end.value.code, shown.out) == (2, "")
+    assert message in shown.err
+    assert Path("doctor.html").read_text() == "mine"
+
+
+@pytest.mark.usefixtures("calls", "file")
+def test_a_file_of_someone_else_is_replaced_if_the_user_asks(tmp_path: Path) -> None:
+    Path("doctor.html").write_text("mine")
+    assert run("mine.py:training", "--overwrite").exit_code == 3
+    assert "vanish over depth" in Path("doctor.html").read_text()
+
+
+@pytest.mark.usefixtures("file")
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_file_that_appears_during_the_diagnosis_is_kept_and_the_result_is_printed(
+    options: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def diagnose(*_: Any, **__: Any) -> Diagnosis:
+        Path("doctor.html").write_text("mine")
+        return without_charts(diagnoses.vanishing())
+
+    monkeypatch.setattr(diagnose_module, "diagnose", diagnose)
+    with pytest.raises(SystemExit) as end:
+        main(["doctor", "mine.py:training", *options])
     shown = capsys.readouterr()
     assert end.value.code == 2
-    assert "must not replace a file of someone else" in shown.err
-    assert "vanish over depth" in shown.out
+    assert "The page could not be made: --out doctor.html: the report must not replace a file of so" in shown.err
+    if options:
+        result = json.loads(shown.out)
+        assert (result["cause"]["kind"], result["report"]) == ("vanishing_gradient", None)
+    else:
+        assert "vanish over depth" in shown.out
     assert Path("doctor.html").read_text() == "mine"
-    assert run("mine.py:training", "--overwrite").exit_code == 3
 
 
 @pytest.mark.usefixtures("file")

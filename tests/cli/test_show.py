@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 
 from tests.pages import Reader
 from thalweg.cli.main import cli, main
+from thalweg.errors import StoreError
 from thalweg.trajectories import trace
 
 FAST = ("--with", "gd:lr=1,momentum:lr=0.5", "--steps", "20")
@@ -91,6 +92,23 @@ def test_a_place_that_cannot_be_written_is_told_before_the_computation(
     ):
         assert message in error_of(capsys, "quadratic", *FAST, "--to", target)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link.png", "notes.html"]
+
+
+def test_a_picture_that_cannot_be_written_at_the_end_leaves_the_table_and_the_other_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fill(path: Path, content: bytes, **_: object) -> Path:
+        raise StoreError(f"{path}: the report must be writable, got No space left on device. Choose another place.")
+
+    monkeypatch.setattr("thalweg.report.pictures.files.write_file", fill)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        main(["show", "quadratic", *FAST, "--to", "a.svg", "--to", "a.html"])
+    shown = capsys.readouterr()
+    assert end.value.code == 2
+    assert re.search(r"^momentum:lr=0.5 +0.5 +\d", shown.out, flags=re.MULTILINE)
+    assert shown.out.splitlines()[-1] == "Picture: a.html"
+    assert "The file a.svg could not be made: --to a.svg: the report must be writable, got No space left" in shown.err
 
 
 def test_it_shows_its_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

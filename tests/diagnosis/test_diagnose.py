@@ -2,6 +2,8 @@
 
 import json
 import random
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +15,9 @@ from thalweg.diagnosis.changes import changes_for
 from thalweg.diagnosis.clue import Clue
 from thalweg.diagnosis.diagnose import (
     CUT_SHORT,
+    INTERRUPTED,
     DiagnosisProgress,
+    _findings,
     _is_refuted,
     _seconds,
     _verifications,
@@ -22,10 +26,13 @@ from thalweg.diagnosis.diagnose import (
     diagnose,
 )
 from thalweg.diagnosis.evidence import examples_repeat
+from thalweg.diagnosis.finding import cured_by, finding_from
 from thalweg.diagnosis.judging.candidates import Candidate
 from thalweg.diagnosis.judging.clock import Clock
 from thalweg.diagnosis.judging.verdict import Verdict
 from thalweg.diagnosis.judging.verification import Verification
+from thalweg.diagnosis.kinds import KINDS
+from thalweg.diagnosis.run_record import RunRecord
 from thalweg.errors import BudgetError, DiagnosisError, DiagnosisInterrupted
 
 STEPS = 40
@@ -123,6 +130,64 @@ def test_of_opposite_learning_rates_the_first_is_a_cause() -> None:
     assert _without_opposites([units]) == [units]
 
 
+class TrialsOfOneEnd:
+    """Trials of changes that all end at the same score."""
+
+    scale = None
+    has_learnt = False
+
+    def __init__(self, candidates: Sequence[Candidate]) -> None:
+        self.sick = RunRecord("as it is", 0, (), ((0, 0.0), (9, 0.1), (10, 0.1)))
+        self.records = {
+            candidate.key: RunRecord(candidate.change.name, 0, (), ((0, 0.0), (9, 0.9), (10, 0.9)))
+            for candidate in candidates
+        }
+
+    def gain(self, candidate: Candidate, scale: object) -> float:
+        return 0.8
+
+
+@pytest.mark.parametrize(
+    ("is_cured", "severities"),
+    [
+        (
+            True,
+            {"lr_too_low": "error", "labels_misaligned": "note", "no_gradient": "note", "parameter_twice": "warning"},
+        ),
+        (
+            False,
+            {
+                "lr_too_low": "error",
+                "labels_misaligned": "warning",
+                "no_gradient": "warning",
+                "parameter_twice": "warning",
+            },
+        ),
+    ],
+)
+def test_what_a_verified_cure_refutes_is_a_note(is_cured: bool, severities: dict[str, str]) -> None:
+    rate = Candidate(Clue("lr_too_low", "likely"), changes_for("lr_too_low", None)[0])
+    unsettled = (
+        Clue("labels_misaligned", "likely"),
+        Clue("no_gradient", "certain", "body"),  # a consequence, since the training works without it
+        Clue("parameter_twice", "certain"),  # a fault, whatever the training does
+    )
+    trials: Any = TrialsOfOneEnd([rate])
+
+    findings = _findings(trials, Verdict((rate,), unsettled, True), unsettled, healthy=False, is_cured=is_cured)
+
+    assert {finding.kind: finding.severity for finding in findings} == severities
+
+
+def test_the_first_finding_names_the_cure_that_was_verified() -> None:
+    finding = finding_from(Clue("lr_too_low", "likely"), "error")
+    own = cured_by(finding, "lr_too_low", "learning rate x 100")
+    assert own.remedy == f"Make the change that was verified: learning rate x 100. In general: {finding.remedy}"
+    other = cured_by(finding, "sgd_on_badly_scaled", "Adam")
+    assert other.remedy == f"{finding.remedy} The change that was verified is another: Adam."
+    assert replace(own, remedy="") == replace(other, remedy="") == replace(finding, remedy="")
+
+
 def verification(candidate: Candidate, gain: float, *, holds: bool = False) -> Verification:
     return Verification(candidate, (), (), gain, gain - 0.1, gain + 0.1, gain, holds)
 
@@ -190,6 +255,10 @@ def test_a_learning_rate_that_is_too_low() -> None:
     assert cure is not None
     assert (cure.kind, cure.name, cure.verified) == ("lr_too_low", "learning rate x 1000", True)
     assert 'group["lr"] *= 1000' in cure.code
+    assert diagnosis.cause.remedy == (
+        "Make the change that was verified: learning rate x 1000. "
+        "In general: Multiply the learning rate by 10 until the loss no longer falls faster."
+    )
     assert cure.seeds == (1, 2, 3)
     assert min(cure.after) > 0.95 > 0.2 > max(cure.before)
     assert 0 < cure.low < cure.difference < cure.high
@@ -270,8 +339,30 @@ def test_an_interrupt_keeps_what_is_known() -> None:
     with pytest.raises(DiagnosisInterrupted) as caught:
         diagnose(lambda seed: plane(seed, lr=1e-4), steps=STEPS, progress=interrupt)
 
-    assert caught.value.result.cause.kind == "lr_too_low"
-    assert caught.value.result.cure is None
+    diagnosis = caught.value.result
+    assert diagnosis.cause.kind == "lr_too_low"
+    assert diagnosis.cure is None
+    assert diagnosis.cause.remedy == KINDS["lr_too_low"].remedy  # nothing was verified
+    text = " ".join(str(diagnosis).split())
+    assert "No cure was verified: the diagnosis ended before. Changes that work from the first seed: " in text
+    working = text.partition("from the first seed: ")[2]
+    assert "learning rate x 1000" in working.partition(". ")[0].split(", ")
+    assert f"Caution: {INTERRUPTED}" in text
+
+
+def test_an_interrupt_before_any_replay_says_that_none_was_made() -> None:
+    def interrupt(event: DiagnosisProgress) -> None:
+        if event.stage == "replaying":
+            raise KeyboardInterrupt
+
+    with pytest.raises(DiagnosisInterrupted) as caught:
+        diagnose(lambda seed: plane(seed, lr=1e-4), steps=STEPS, progress=interrupt)
+
+    diagnosis = caught.value.result
+    assert (diagnosis.replays, diagnosis.cure, diagnosis.cured) == ((), None, ())
+    text = " ".join(str(diagnosis).split())
+    assert "No change was replayed." in text
+    assert f"Caution: {INTERRUPTED}" in text
 
 
 @pytest.mark.parametrize(("budget", "seconds"), [("60s", 60.0), ("1.5m", 90.0), ("2h", 7200.0), (7, 7.0), (0.5, 0.5)])

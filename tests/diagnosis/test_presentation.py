@@ -24,10 +24,12 @@ def test_an_improvement_that_is_no_difference_of_the_means_says_how_it_counts() 
     diagnosis = diagnoses.vanishing()
     assert diagnosis.cure is not None
     (first, _) = cure_sentences(diagnosis, diagnosis.cure)
-    assert "counts as one" not in first
+    assert "counts as an untrained model" not in first
     clipped = replace(diagnosis.cure, before=(-5.0, 0.1, 0.1))
     (first, _) = cure_sentences(diagnosis, clipped)
-    assert first.endswith(" In it, a run that ends worse than a model that learnt nothing counts as one.")
+    assert first.endswith(
+        " In this average, a run that ends worse than an untrained model counts as an untrained model."
+    )
 
 
 def test_the_summary_of_a_sick_training_is_this_text() -> None:
@@ -50,9 +52,10 @@ def test_the_summary_of_a_sick_training_is_this_text() -> None:
         "What to do: Use ReLU and an initialization that keeps the scale of the signal.\n"
         "\n"
         "Cure: ReLU and He initialization\n"
-        "Metric: 0.103 before, 0.96 after (mean of 3 fresh seeds). The improvement is\n"
-        "0.857 (95 % interval 0.82 to 0.89).\n"
-        "Verified: the difference is shown on fresh seeds.\n"
+        "Metric: 0.103 without this change, 0.96 with it (mean of 3 fresh seeds; higher\n"
+        "is better). The change improves it by 0.857 on average (95 % interval 0.82 to\n"
+        "0.89).\n"
+        "Verified: on fresh seeds the improvement is more than chance.\n"
         "\n"
         "    for layer in model.body:\n"
         "        if isinstance(layer, nn.Linear):\n"
@@ -86,7 +89,10 @@ def test_the_summary_of_a_sick_training_is_this_text() -> None:
         ("uncurable", ["No cure: none of the 6 changes that were replayed is shown to work on fresh seeds."]),
         ("unknown", ["no cause was found.", "No change was replayed.", "Caution: Interrupted: this is what"]),
         ("not_a_number", ["since step 37", "value not a number", "largest infinite", "Not verified:"]),
-        ("not_a_number", ["Loss on held-back batches: 2 (2 of 3 diverged) before, 0.25 (1 of 3 diverged) after"]),
+        (
+            "not_a_number",
+            ["Loss on held-back batches: 2 (2 of 3 diverged) without this change, 0.25 (1 of 3 diverged) with it"],
+        ),
     ],
 )
 def test_each_outcome_is_said(name: str, sentences: list[str]) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from thalweg.cli.output import echo, example, json_option, print_json, stdout_console
+from thalweg.cli.output import echo, end_with, example, json_option, naming_option, print_json, stdout_console
 
 if TYPE_CHECKING:
     from thalweg.bench import Benchmark, Measurement
@@ -80,7 +80,13 @@ def bench(
     from thalweg.bench import bench as run_benchmark
     from thalweg.bench.implementations import DEFAULT_RULES
     from thalweg.bench.sets import SETS_FOR_CPU, SETS_FOR_DEVICE
+    from thalweg.parts import Parts
 
+    if out is not None:
+        from thalweg.report.files import check_place
+
+        with naming_option("--out"):  # before minutes of measurement
+            check_place(out)
     names = None if implementations is None else [name.strip() for name in implementations.split(",")]
     benchmarks = []
     for set_name in set_names or (SETS_FOR_CPU if device == "cpu" else SETS_FOR_DEVICE):
@@ -98,10 +104,15 @@ def bench(
             if not as_json:
                 print_benchmark(benchmark)
     records = [benchmark.as_dict() for benchmark in benchmarks]
+    parts = Parts()
     if out is not None:
-        out.write_text(json.dumps(records, indent=1) + "\n")
+        from thalweg.report.files import write_file
+
+        content = f"{json.dumps(records, indent=1)}\n".encode()
+        parts.make("the file", naming_option("--out")(lambda: write_file(out, content)), None)
     if as_json:
         print_json(records)
+    end_with(parts)
 
 
 def print_benchmark(benchmark: "Benchmark") -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from thalweg.cli.interrupts import sigterm_interrupts
-from thalweg.cli.output import echo, end_with, example, json_option, print_json, stdout_console
+from thalweg.cli.output import echo, end_with, example, json_option, naming_option, print_json, stdout_console
 from thalweg.errors import DiagnosisInterrupted
 
 if TYPE_CHECKING:
@@ -77,6 +77,10 @@ def doctor(
     The training is inspected, watched while it runs, and run again with one thing changed at a time. A cure is
     verified on fresh seeds. Nothing of the training is changed. Ctrl-C shows what is known by then.
     """
+    from thalweg.report.files import check_page
+
+    with naming_option("--out"):  # before a diagnosis that may take minutes
+        check_page(out, overwrite=overwrite)
     command = _command_of(training, contender, seeds, budget, steps, out)
     try:
         diagnosis = _run(training, contender, seeds, budget, steps)
@@ -141,11 +145,12 @@ def _show(diagnosis: "Diagnosis", path: Path, command: str, *, overwrite: bool, 
     from thalweg.report import write_diagnosis
 
     parts = Parts()
-    page = parts.make(
-        "the page",
-        lambda: write_diagnosis(diagnosis, path, overwrite=overwrite, command=command, parts=parts),
-        None,
-    )
+
+    @naming_option("--out")
+    def write() -> Path:
+        return write_diagnosis(diagnosis, path, overwrite=overwrite, command=command, parts=parts)
+
+    page = parts.make("the page", write, None)
     if as_json:
         print_json(diagnosis.to_json() | {"command": command, "report": page and str(page)})
     else:

@@ -7,11 +7,13 @@ Names, messages and errors come from users and from files of strangers. All that
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from thalweg.errors import is_hidden, printable
+from thalweg.errors import StoreError, is_hidden, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -93,6 +95,19 @@ def _line(text: str) -> str:
     """A sentence in one line, after the empty lines before it."""
     start = len(text) - len(text.lstrip("\n"))
     return text[:start] + printable(text[start:])
+
+
+@contextmanager
+def naming_option(option: str) -> Iterator[None]:
+    """Name an option in the error of a file that cannot be written.
+
+    Args:
+        option: The option that chose the file: ``"--out"``.
+    """
+    try:
+        yield
+    except StoreError as error:
+        raise StoreError(f"{option} {error}") from error
 
 
 def end_with(parts: "Parts") -> None:

@@ -6,7 +6,7 @@ from threading import Event
 
 import click
 
-from thalweg.cli.output import echo, end_with, example, json_option, print_json
+from thalweg.cli.output import echo, end_with, example, json_option, naming_option, print_json
 
 
 @click.command(
@@ -44,9 +44,12 @@ def report(store: Path, target: Path | None, overwrite: bool, live: bool, as_jso
         raise StoreError(f"{path}: the store must hold a comparison, got none. Run `thalweg compare` first.")
     comparison = Comparison(opened_store, record)
     make = comparison.parts.make
-    page = make(
-        "the report", lambda: comparison.report(target or path.with_name("report.html"), overwrite=overwrite), None
-    )
+
+    @naming_option("--to")
+    def write() -> Path:
+        return comparison.report(target or path.with_name("report.html"), overwrite=overwrite)
+
+    page = make("the report", write, None)
     if as_json:
         print_json(comparison.to_json() | {"report": page and str(page)})
     else:

@@ -1,12 +1,13 @@
 """The command ``thalweg show``: draw the paths of optimizers over a surface."""
 
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from thalweg.cli.output import echo, end_with, example, json_option, print_json, stdout_console
+from thalweg.cli.output import echo, end_with, example, json_option, naming_option, print_json, stdout_console
 
 if TYPE_CHECKING:
     from thalweg.trajectories import Surface, Trajectories
@@ -87,17 +88,21 @@ def show(
     chosen_surface = find_surface(surface)
     targets = targets or (Path("runs") / f"{chosen_surface.name}.html",)
     _check_suffixes(targets)
-    for target in targets:
-        check_target(target, width=width, overwrite=overwrite)
+    with naming_option("--to"):
+        for target in targets:
+            check_target(target, width=width, overwrite=overwrite)
     trajectories = _trace(chosen_surface, optimizers, steps=steps, start=starts or None, lr=lr, noise=noise, seed=seed)
     parts = Parts()
-    files = []
-    for target in targets:
+
+    @naming_option("--to")
+    def write(target: Path) -> Path:
         if target.suffix.lower() == ".html":
             command = _command(context)
-            files.append(write_picture_page(trajectories, target, overwrite=overwrite, command=command, parts=parts))
-        else:
-            files.append(write_image(trajectories, target, width=width, overwrite=overwrite))
+            return write_picture_page(trajectories, target, overwrite=overwrite, command=command, parts=parts)
+        return write_image(trajectories, target, width=width, overwrite=overwrite)
+
+    written = [parts.make(f"the file {target}", partial(write, target), None) for target in targets]
+    files = [file for file in written if file is not None]
     if as_json:
         print_json(trajectories.to_json() | {"files": list(map(str, files))})
     else:

@@ -8,7 +8,7 @@ from typing import Any
 from thalweg.diagnosis.clue import Clue
 from thalweg.diagnosis.diagnosis import Diagnosis
 from thalweg.diagnosis.evidence import gather
-from thalweg.diagnosis.finding import Finding, finding_from
+from thalweg.diagnosis.finding import Finding, cured_by, finding_from
 from thalweg.diagnosis.judging.candidates import CERTAINTIES, Candidate, candidates, ordered
 from thalweg.diagnosis.judging.clock import Clock
 from thalweg.diagnosis.judging.replays import Laboratory
@@ -127,13 +127,17 @@ def diagnose(
     if healthy and not trials.shows_health:
         healthy = None
     is_open = trials.is_cut_short and not (verification is not None and verification.holds)
+    cure = None if healthy is not False or verification is None else _cure(laboratory, verification)
+    findings = _findings(
+        trials, verdict, clues, healthy=healthy, is_cured=verification is not None and verification.holds
+    )
+    if cure is not None and cure.verified:
+        findings = (cured_by(findings[0], cure.kind, cure.name), *findings[1:])
     diagnosis = Diagnosis(
         name=source.name,
         healthy=healthy,
-        findings=_findings(
-            trials, verdict, clues, healthy=healthy, is_cured=verification is not None and verification.holds
-        ),
-        cure=None if healthy is not False or verification is None else _cure(laboratory, verification),
+        findings=findings,
+        cure=cure,
         score_name=laboratory.score_name,
         steps=laboratory.steps,
         seeds=tuple(range(1, seeds + 1)),

@@ -1,7 +1,7 @@
 """Findings: what a diagnosis or a monitor says to its user."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from thalweg.diagnosis.clue import Clue
@@ -61,6 +61,27 @@ def finding_from(clue: Clue, severity: Severity) -> Finding:
         remedy=kind.remedy,
         url=kind.url,
     )
+
+
+def cured_by(finding: Finding, kind: str, change: str) -> Finding:
+    """Return the finding of a cause with the change that was verified in its remedy.
+
+    Args:
+        finding: The cause.
+        kind: The kind of cause that the change cures. It may differ from that of the finding.
+        change: The name of the change.
+
+    Example:
+        >>> from thalweg.diagnosis.clue import Clue
+        >>> finding = finding_from(Clue("zero_init", "certain", "body"), "error")
+        >>> cured_by(finding, "zero_init", "constant weights drawn at random").remedy.split(". ")[0]
+        'Make the change that was verified: constant weights drawn at random'
+    """
+    if kind == finding.kind:
+        remedy = f"Make the change that was verified: {change}. In general: {finding.remedy}"
+    else:
+        remedy = f"{finding.remedy} The change that was verified is another: {change}."
+    return replace(finding, remedy=remedy)
 
 
 def measured(evidence: Mapping[str, float | str]) -> str:

@@ -229,16 +229,20 @@ def cure_sentences(diagnosis: DiagnosisFacts, cure: Cure) -> list[str]:
     name, count = printable(diagnosis.score_name), len(cure.seeds)
     seeds = f"{count} fresh seeds" if count > 1 else "a fresh seed"
     before, after = (_mean_text(diagnosis, scores) for scores in (cure.before, cure.after))
-    first = f"{name[:1].upper()}{name[1:]}: {before} before, {after} after (mean of {seeds})."
+    better = "lower" if is_loss(diagnosis) else "higher"
+    first = (
+        f"{name[:1].upper()}{name[1:]}: {before} without this change, {after} with it "
+        f"(mean of {seeds}; {better} is better)."
+    )
     if math.isfinite(cure.low) and math.isfinite(cure.high):
-        low, high = sorted((abs(cure.low), abs(cure.high))) if cure.low > 0 else (cure.low, cure.high)
-        interval = f"The improvement is {cure.difference:.3g} (95 % interval {low:.3g} to {high:.3g})."
-        first += f" {interval}"
+        verb = "improves it by" if cure.difference >= 0 else "makes it worse by"
+        low, high = (cure.low, cure.high) if cure.difference >= 0 else (-cure.high, -cure.low)
+        first += f" The change {verb} {abs(cure.difference):.3g} on average (95 % interval {low:.3g} to {high:.3g})."
         differences = [after - before for before, after in zip(cure.before, cure.after, strict=True)]
         if not math.isclose(sum(differences) / len(differences), cure.difference, rel_tol=0.01):
-            first += " In it, a run that ends worse than a model that learnt nothing counts as one."
+            first += " In this average, a run that ends worse than an untrained model counts as an untrained model."
     sure = (
-        "Verified: the difference is shown on fresh seeds."
+        "Verified: on fresh seeds the improvement is more than chance."
         if cure.verified
         else "Not verified: these seeds do not show that it works. More seeds may."
     )

@@ -88,6 +88,7 @@ def _values(diagnosis: Diagnosis, command: str, parts: Parts) -> dict[str, Calla
         "no_cure": lambda: presentation.no_cure(diagnosis),
         "caution": lambda: diagnosis.caution,
         "group": lambda: KINDS[cause.kind].group if cause and cause.kind in KINDS else "",
+        "literature": lambda: KINDS[cause.kind].source if cause and cause.kind in KINDS else "",
         "since": lambda: presentation.since_of(cause) if cause else "",
         "evidence": lambda: presentation.evidence_of(diagnosis, cause) if cause else [],
         "sick": lambda: sick,

@@ -95,8 +95,22 @@ def check_place(path: Path, *, signs: Sequence[bytes] = ()) -> None:
         raise _unwritable(path, error) from error
 
 
+def check_page(path: Path, *, overwrite: bool = False) -> None:
+    """Raise the error that writing a page would raise, before the page is computed. Nothing is written.
+
+    Args:
+        path: The file.
+        overwrite: True if a file that is no page of thalweg may be replaced.
+
+    Raises:
+        StoreError: If the page cannot be written.
+    """
+    check_place(path, signs=() if overwrite else PAGE_SIGNATURES)
+
+
 def _unwritable(path: Path, error: Exception) -> StoreError:
-    return StoreError(f"{path}: the report must be writable, got {error}. Choose another place.")
+    reason = (error.strerror if isinstance(error, OSError) else None) or error
+    return StoreError(f"{path}: the report must be writable, got {reason}. Choose another place.")
 
 
 def _check_place(path: Path, signs: Sequence[bytes]) -> int:
@@ -113,7 +127,8 @@ def _check_place(path: Path, signs: Sequence[bytes]) -> int:
             "choose another place."
         )
     if not stat.S_ISREG(status.st_mode):
-        raise StoreError(f"{path}: the report must be a regular file, got something else. Choose another place.")
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "something else"
+        raise StoreError(f"{path}: the report must be a regular file, got {kind}. Choose another place.")
     if signs and status.st_size:
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)

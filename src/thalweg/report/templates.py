@@ -33,7 +33,7 @@ def render_template(template: str, values: Mapping[str, Any], parts: Parts, asse
         trim_blocks=True,
         finalize=_visible,
     )
-    environment.globals |= {"turn_of": turn_of, "variable": variable}
+    environment.globals |= {"turn_of": turn_of, "variable": variable, "with_code": with_code, "with_links": with_links}
     shown: set[str] = set()
 
     def part(name: str, caller: Callable[[], str]) -> Markup:
@@ -70,6 +70,31 @@ def unbroken_options(text: str) -> Markup:
     return Markup("").join(
         Markup('<span class="option">{}</span>').format(part) if part.startswith("--") else part for part in parts
     )
+
+
+def with_code(text: str) -> Markup:
+    """Return a text as HTML in which what stands between backticks is code.
+
+    Example:
+        >>> print(with_code("Return logits & use `nn.BCELoss`."))
+        Return logits &amp; use <code>nn.BCELoss</code>.
+    """
+    parts = re.split(r"`([^`\s](?:[^`\n]*[^`\s])?)`", printable(text, keep="\n\t"))
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if index % 2 else part for index, part in enumerate(parts)
+    )
+
+
+def with_links(source: str) -> Markup:
+    """Return the text of a source as HTML in which numbers of arXiv are links. A link loads nothing by itself.
+
+    Example:
+        >>> print(with_links("Goyal (2017), arXiv:1706.02677, section 2.2"))
+        Goyal (2017), <a href="https://arxiv.org/abs/1706.02677" rel="noreferrer">arXiv:1706.02677</a>, section 2.2
+    """
+    link = Markup('<a href="https://arxiv.org/abs/{}" rel="noreferrer">arXiv:{}</a>')
+    parts = re.split(r"arXiv:(\d{4}\.\d{4,5})", printable(source))
+    return Markup("").join(link.format(part, part) if index % 2 else part for index, part in enumerate(parts))
 
 
 def _note(text: str) -> Markup:

@@ -150,6 +150,18 @@ def test_clipping_gives_no_clue_where_the_optimizer_ignores_the_scale_or_the_bou
 
 
 @pytest.mark.filterwarnings("ignore:torch.cuda.amp")
+def test_clipping_that_makes_gradients_nan_does_not_clip_too_much() -> None:
+    def step(subject: Training, x: Tensor, y: Tensor) -> Tensor:
+        subject.optimizer.zero_grad()
+        loss = subject.loss_fn(subject.model(x), y) * 1e25  # the norm of its gradient is infinite in float32
+        loss.backward()
+        nn.utils.clip_grad_norm_(subject.model.parameters(), float("inf"))
+        subject.optimizer.step()
+        return loss
+
+    assert "clip_too_small" not in {kind for kind, _, _ in named(training(network(), step=step))}
+
+
 def test_a_scaler_of_losses_is_no_clipping() -> None:
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16)
 

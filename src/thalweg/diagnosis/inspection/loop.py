@@ -103,7 +103,9 @@ def _is_untouched(module: _NormBase) -> bool:
 
 def _clipping(observation: Observation) -> Iterator[Clue]:
     steps = [
-        step for step in observation.optimizer_steps if step.computed_norm > 0 and math.isfinite(step.computed_norm)
+        step
+        for step in observation.optimizer_steps
+        if step.computed_norm > 0 and math.isfinite(step.computed_norm) and math.isfinite(step.used_norm)
     ]
     if not steps:
         return

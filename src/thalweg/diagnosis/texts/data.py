@@ -73,7 +73,8 @@ DATA: dict[str, Text] = {
     ),
     "edge_of_stability": Text(
         "The sharpness stands near 2 / lr, so the loss rises and falls along the steepest direction.",
-        "It is the normal state of full-batch descent. If the loss stays up over 50 steps, lower the learning rate.",
+        "Lower the learning rate if the loss stays up over 50 steps. "
+        "If it falls over tens of steps, leave it: that is the normal state of full-batch descent.",
         "Cohen et al. (2021), arXiv:2103.00065",
     ),
     "gradient_noise": Text(

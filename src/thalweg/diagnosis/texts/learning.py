@@ -5,7 +5,7 @@ from thalweg.diagnosis.texts.text import Text
 LEARNING: dict[str, Text] = {
     "lr_too_high": Text(
         "Steps are so large that they overshoot: the loss rises, jumps, or stays where the first steps threw it.",
-        "Divide the learning rate by 3 to 10. `thalweg.compare` searches it.",
+        "Divide the learning rate by 10 until the loss falls steadily. `thalweg.compare` searches the best.",
         "Bengio, Practical Recommendations (2012), arXiv:1206.5533, section 3.1.1",
     ),
     "lr_too_low": Text(
@@ -15,13 +15,13 @@ LEARNING: dict[str, Text] = {
     ),
     "weight_decay_too_strong": Text(
         "Weight decay shrinks the weights faster than the gradient moves them, so the outputs go to a constant.",
-        "Divide the weight decay by 10 or more. AdamW's usual value is 0.01 to 0.1; SGD's 1e-4.",
+        "Remove the weight decay, or divide it by 10 or more. AdamW's usual value is 0.01 to 0.1; SGD's 1e-4.",
         "Krogh and Hertz, A Simple Weight Decay Can Improve Generalization (1991)",
     ),
     "no_warmup": Text(
         "The learning rate suits the training later on, but not its first steps, in which curvature and Adam's "
         "estimates are at their worst.",
-        "Raise the learning rate linearly over the first 5 to 10 % of the steps.",
+        "Raise the learning rate linearly from near zero to its value, over the first hundred steps or more.",
         "Goyal et al. (2017), arXiv:1706.02677, section 2.2; Liu et al. (2020), arXiv:1908.03265",
     ),
     "sgd_on_badly_scaled": Text(

@@ -98,13 +98,14 @@ PROGRAM: dict[str, Text] = {
     ),
     "schedule_kills_lr": Text(
         "The learning rate falls to a small share of its first value long before the training ends, so the steps stop.",
-        "Step the scheduler as often as its period means (each step or each epoch), and end it with the training.",
+        "Keep the learning rate constant, or step the scheduler as often as its period means (step or epoch).",
         "PyTorch documentation, torch.optim: How to adjust learning rate",
     ),
     "clip_too_small": Text(
         "Gradients are clipped to a small share of their norm. With SGD every step then has the length lr times this "
         "bound, whatever the gradient.",
-        "Set the bound near the usual norm of the gradient: print what `clip_grad_norm_` returns.",
+        "Remove the clipping, or set the bound near the usual norm of the gradient: "
+        "print what `clip_grad_norm_` returns.",
         "Pascanu, Mikolov and Bengio (2013), arXiv:1211.5063, section 3.2",
     ),
 }
