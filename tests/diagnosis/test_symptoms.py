@@ -41,7 +41,7 @@ def test_the_table_of_symptoms_has_the_causes_of_the_sections_in_their_order() -
 
 @pytest.mark.parametrize(("heading", "check", "title", "kind"), ROWS)
 def test_a_row_has_the_title_and_the_numbers_of_its_cause(heading: str, check: str, title: str, kind: str) -> None:
-    assert title == KINDS[kind].title[0].upper() + KINDS[kind].title[1:]
+    assert f"{title} (`{kind}`)" == KINDS[kind].heading
     page = " ".join((FOLDER / "causes" / f"{kind}.md").read_text().split())
     for number in re.findall(r"(?<!\[)\d[\d.e-]*(?: %)?", re.sub(r"\b(float|bfloat)\d+", "", check)):
         assert re.search(rf"(?<![\d.]){re.escape(number)}(?![\d])", page), f"{heading}: {number}"
