@@ -659,7 +659,7 @@ def watch_line(record: Record) -> str:
 
 def pages_line(record: Record) -> str:
     """Return on how many pages of causes the doctor agrees with the page."""
-    kinds = ", ".join(f"[{kind}](causes/{kind}.md)" for kind in record["disagreements"])
+    kinds = ", ".join(f"[{KINDS[kind].title}](causes/{kind}.md)" for kind in record["disagreements"])
     disagreement = f" It names another cause first on {len(record['disagreements'])}: {kinds}." if kinds else ""
     return (
         f"The doctor was run on the example of every page. On {record['first']} of {record['pages']} it names the kind "
@@ -695,9 +695,7 @@ def kinds_list() -> str:
     lines = []
     for group in dict.fromkeys(kind.group for kind in KINDS.values()):
         lines += ["", f"### {group.capitalize()}", ""]
-        lines += [
-            f"- [{kind.name}](causes/{kind.name}.md): {kind.title}" for kind in KINDS.values() if kind.group == group
-        ]
+        lines += [f"- [{kind.heading}](causes/{kind.name}.md)" for kind in KINDS.values() if kind.group == group]
     return "\n".join(lines).strip()
 
 

@@ -229,6 +229,19 @@ def test_ratios_of_learning_rates_are_those_of_the_tables() -> None:
     assert f"by a factor of {spans[least]:.0f} (`{least}`) to {round(spans[most], -2):,.0f} (`{most}`)" in text
 
 
+def test_rates_of_layers_are_those_of_the_decays_in_the_table() -> None:
+    text = words_of(CHOOSING / "learning_rates.md")
+    rows = re.findall(r"\| ViT-B after .*?\| AdamW \| (\S+) at the head, × (\S+) for each layer", text)
+    (peak, decay), (peak_labels, decay_labels) = [(float(rate), float(decay)) for rate, decay in rows]
+    depth = 13  # 12 blocks, and the patch embedding below them
+    assert peak == 5e-4 * 1024 / 256  # the authors give the rate for a batch of 256
+    assert f"{depth} layers below the head, has {100 * decay**depth:.1f} % of the peak: " in text
+    assert f"{peak * decay**depth:.0e} of 2e-3".replace("e-0", "e-") in text
+    assert f"by a factor of {peak / peak_labels:.0f} at the head" in text
+    patches = peak * decay**depth / (peak_labels * decay_labels**depth)
+    assert f"embeddings they differ by a factor of {patches:.0f} only" in text
+
+
 def test_exceptions_among_starting_points_are_those_of_the_record() -> None:
     record = json.loads((RECORDS / "recommended.json").read_text())["contenders"]
     means = {name: entry["mean_factor"] for name, entry in record.items()}

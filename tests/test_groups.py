@@ -13,12 +13,14 @@ from rich.console import Console
 import thalweg
 from thalweg.cli.main import cli
 from thalweg.comparison import CONTENDERS, parse
+from thalweg.comparison.contenders.named import RECOMMENDED_SCALE
 from thalweg.comparison.planning.adaptive.search_space import search_space_of, starting_point
 from thalweg.comparison.presentation.profile import profile_of
 from thalweg.groups import GROUPS, SHORTLIST, group_of, shortlisted
 from thalweg.registry import RULES, WRAPPERS
 from thalweg.rules import Adam, Rule, explain
 from thalweg.rules.explanation.explain import source_links
+from thalweg.tasks.catalogue import BUILT_IN
 
 ROOT = Path(__file__).parents[1]
 WILD = json.loads((ROOT / "benchmarks" / "records" / "choosing_in_the_wild.json").read_text())["trainings"]
@@ -162,4 +164,19 @@ def test_the_filter_of_the_list_reads_groups() -> None:
     ],
 )
 def test_explain_says_where_a_starting_point_comes_from(name: str, sentence: str) -> None:
-    assert sentence in CliRunner().invoke(cli, ["explain", name], catch_exceptions=False).output
+    printed = " ".join(CliRunner().invoke(cli, ["explain", name], catch_exceptions=False).output.split())
+    assert sentence in printed
+    assert (f"short trainings: it comes from {RECOMMENDED_SCALE}." in printed) == ("record" in sentence)
+
+
+def test_the_scale_of_starting_points_is_that_of_the_trainings_of_the_record() -> None:
+    trained = json.loads((ROOT / "benchmarks" / "records" / "recommended.json").read_text())["tasks"]
+    passes = {name: task["passes"] for name, task in trained.items()}
+    tasks = {name: BUILT_IN[name]() for name in trained}
+    sizes = [sum(param.numel() for param in task.model().parameters()) for task in tasks.values()]
+    steps = [passes[name] * task.batches_per_pass(full_batch=False) for name, task in tasks.items()]
+    assert RECOMMENDED_SCALE == (  # noqa: SIM300
+        f"{len(tasks)} tasks, models of {min(sizes):,} to {max(sizes):,} parameters, "
+        f"{min(steps)} to {max(steps)} steps (of the full batch {min(passes.values())} to {max(passes.values())}), "
+        "linear decay"
+    )

@@ -12,6 +12,7 @@ from benchmarks.handbook.formulas import to_latex
 from benchmarks.handbook.markdown import linked, region, table, with_region
 from thalweg import rules
 from thalweg.comparison import CONTENDERS, Contender, parse
+from thalweg.comparison.contenders.named import RECOMMENDED_SCALE
 from thalweg.comparison.presentation.profile import profile_of
 from thalweg.groups import SHORTLIST, Group, group_of
 from thalweg.registry import RULES, WRAPPERS
@@ -138,8 +139,12 @@ def _starting_points(subject: Subject) -> list[str]:
         rows.append([f"`{shown}`", contender.about, chosen, f"[{origin}]({_RECORDS}/{name})", factor])
     if not rows:
         return ["No starting point but the defaults was measured."]
+    scale = (
+        f"Starting points are for short trainings. They come from {RECOMMENDED_SCALE}. For longer trainings of "
+        "larger models begin at a [published learning rate](../../choosing/learning_rates.md#published-recipes)."
+    )
     if not any(row[4] for row in rows):
-        return [table(["name", "optimizer", "start with", "origin"], [row[:4] for row in rows])]
+        return [table(["name", "optimizer", "start with", "origin"], [row[:4] for row in rows]), "", scale]
     tasks = len(evidence.record("recommended")["tasks"])
     note = (
         f"Loss ÷ best: the loss without tuning, divided by the best that tuning reached, geometric mean of {tasks} "
@@ -150,7 +155,7 @@ def _starting_points(subject: Subject) -> list[str]:
             " On each task the starting point is the one that was chosen on the other tasks; the one shown was chosen "
             "on all of them."
         )
-    return [table(["name", "optimizer", "start with", "origin", "loss ÷ best"], rows), "", note]
+    return [table(["name", "optimizer", "start with", "origin", "loss ÷ best"], rows), "", note, "", scale]
 
 
 def facts(subject: Subject) -> str:

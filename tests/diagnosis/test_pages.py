@@ -82,9 +82,7 @@ def shown(training: str, text: str) -> tuple[float, ...]:
 @each_kind
 def test_a_page_has_all_sections_in_one_order(kind: Kind) -> None:
     page = (FOLDER / f"{kind.name}.md").read_text()
-    assert page.startswith(
-        f"# {kind.name}\n\n{kind.title[0].upper()}{kind.title[1:]}. Group: [{kind.group}](../index.md#"
-    )
+    assert page.startswith(f"# {kind.heading}\n\nGroup: [{kind.group}](../index.md#")
     parts = sections(kind)
     assert list(parts) == SECTIONS
     assert all(len(prose(text)) > 30 for text in parts.values())
@@ -93,6 +91,33 @@ def test_a_page_has_all_sections_in_one_order(kind: Kind) -> None:
     assert linked.startswith(f"{kind.source}. "), "the source on the page is not that of the kind"
     for target in re.findall(r"\]\((\w+\.md)", page):
         assert (FOLDER / target).exists()
+
+
+@each_kind
+def test_the_title_of_a_page_has_words_besides_the_identifier(kind: Kind) -> None:
+    heading = re.match(r"# (.*)\n", (FOLDER / f"{kind.name}.md").read_text())
+    assert heading
+    words, _, rest = heading[1].partition(f" (`{kind.name}`)")
+    assert heading[1].count(f"`{kind.name}`") == 1
+    assert rest == ""
+    assert re.fullmatch(r"[A-Z][a-zA-Z' ,-]+", words), words
+    assert len(re.findall(r"[a-zA-Z]{2,}", words)) >= 2, words
+
+
+def test_the_titles_of_pages_differ() -> None:
+    titles = [kind.title for kind in KINDS.values()]
+    assert len(set(titles)) == len(titles)
+
+
+def test_the_index_lists_every_page_by_its_title_and_in_its_group() -> None:
+    index = (FOLDER.parent / "index.md").read_text()
+    groups = re.findall(r"^### (.*)\n\n((?:- \[.*\n)+)", index, flags=re.MULTILINE)
+    listed = {
+        name: (group.lower(), heading)
+        for group, lines in groups
+        for heading, name in re.findall(r"^- \[(.*)\]\(causes/(\w+)\.md\)$", lines, flags=re.MULTILINE)
+    }
+    assert listed == {kind.name: (kind.group, kind.heading) for kind in KINDS.values()}
 
 
 def test_every_page_is_of_a_kind_and_listed() -> None:

@@ -69,6 +69,11 @@ def print_explanation(name: str, about: str, explanation: "Explanation", profile
     console.print(Text("Start with:", style="bold"))
     echo(f"    {profile.code}")
     console.print(_origin(profile))
+    if profile.scale:
+        console.print(
+            f"This is for short trainings: it comes from {profile.scale}. For longer trainings of larger models "
+            "begin at a published learning rate: docs/choosing/learning_rates.md"
+        )
     for link in (*profile.links, profile.page):
         if link:
             echo(f"Read: {link}")

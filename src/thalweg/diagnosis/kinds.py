@@ -20,6 +20,16 @@ class Kind:
     title: str
 
     @property
+    def heading(self) -> str:
+        """The title of its page: the words, and the name as code.
+
+        Example:
+            >>> KINDS["nan_from_log"].heading
+            'Logarithm of zero (`nan_from_log`)'
+        """
+        return f"{self.title[:1].upper()}{self.title[1:]} (`{self.name}`)"
+
+    @property
     def explanation(self) -> str:
         """The harm that it does to a training, in a sentence or two."""
         return TEXTS[self.name].explanation
@@ -49,8 +59,8 @@ KINDS: dict[str, Kind] = {
         Kind("detached_graph", "wiring", "the graph is cut between a module and the loss"),
         Kind("parameter_twice", "wiring", "a parameter is stepped twice"),
         Kind("no_gradient", "wiring", "a parameter never gets a gradient"),
-        Kind("softmax_before_cross_entropy", "output and loss", "probabilities where logits are due"),
-        Kind("sigmoid_before_bce_logits", "output and loss", "probabilities where logits are due, two classes"),
+        Kind("softmax_before_cross_entropy", "output and loss", "softmax before a cross-entropy of logits"),
+        Kind("sigmoid_before_bce_logits", "output and loss", "sigmoid before a cross-entropy of logits"),
         Kind("broadcast_targets", "output and loss", "outputs and targets broadcast against each other"),
         Kind("output_activation", "output and loss", "an activation at the output that cannot reach the targets"),
         Kind("softmax_wrong_dim", "output and loss", "softmax over the wrong dimension"),
@@ -69,8 +79,8 @@ KINDS: dict[str, Kind] = {
         Kind("momentum_too_high", "step", "momentum too high"),
         Kind("decay_on_norms", "step", "weight decay on norms and biases"),
         Kind("nan_in_data", "numbers", "values in the data that are not finite"),
-        Kind("nan_from_sqrt", "numbers", "square root at zero"),
-        Kind("nan_from_log", "numbers", "logarithm at zero"),
+        Kind("nan_from_sqrt", "numbers", "square root of zero"),
+        Kind("nan_from_log", "numbers", "logarithm of zero"),
         Kind("nan_from_division", "numbers", "division by zero"),
         Kind("fp16_overflow", "numbers", "overflow in half precision"),
         Kind("adam_eps_underflow", "numbers", "gradients below Adam's epsilon"),

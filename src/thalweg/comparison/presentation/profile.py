@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from thalweg.comparison.contenders.contender import Contender, Settings
+from thalweg.comparison.contenders.named import RECOMMENDED_SCALE
 from thalweg.comparison.contenders.parsing import parse
 from thalweg.comparison.planning.adaptive.search_space import RATE_OF_ADAM_RECORD, starting_point
 from thalweg.groups import Recommendation, group_of, shortlisted
@@ -22,6 +23,8 @@ class Profile:
         code: The Python line that makes it at its starting point, with AdamW beside it if it needs whole matrices.
         starting_point: The settings that replace the defaults in a first attempt; empty if the defaults do best.
         record: The committed record that the starting point comes from; empty if there is none.
+        scale: The trainings that the starting point was chosen on, or that of Adam that it was derived from; empty if
+            there is no record.
         is_estimate: True if the starting point was derived from that of Adam and not measured for this optimizer.
         links: The addresses of its publications.
         page: The page of the handbook; empty if it is not in the registry.
@@ -32,6 +35,7 @@ class Profile:
     code: str
     starting_point: Settings
     record: str
+    scale: str
     is_estimate: bool
     links: tuple[str, ...]
     page: str
@@ -62,6 +66,7 @@ def profile_of(contender: Contender) -> Profile:
         code=started.describe().line_of_code(start),
         starting_point=start,
         record=record,
+        scale=RECOMMENDED_SCALE if record else "",
         is_estimate=record == RATE_OF_ADAM_RECORD,
         links=explain(rule).links,
         page=f"{PAGES}/{file}.md" if file else "",
