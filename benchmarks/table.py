@@ -20,6 +20,7 @@ from thalweg.bench.floors import moved_bytes
 from thalweg.bench.implementations import OTHER_LIBRARIES
 from thalweg.bench.sets import SETS, SETS_FOR_DEVICE
 from thalweg.comparison.protocol.design import SettingDesign
+from thalweg.diagnosis.judging.candidates import SYMPTOMS
 from thalweg.diagnosis.kinds import KINDS
 from thalweg.registry import RULES, WRAPPERS
 
@@ -661,6 +662,8 @@ def pages_line(record: Record) -> str:
     """Return on how many pages of causes the doctor agrees with the page."""
     kinds = ", ".join(f"[{KINDS[kind].title}](causes/{kind}.md)" for kind in record["disagreements"])
     disagreement = f" It names another cause first on {len(record['disagreements'])}: {kinds}." if kinds else ""
+    if kinds and all(KINDS[kind].group == SYMPTOMS for kind in record["disagreements"]):
+        disagreement += " These are symptoms, which have many causes; their pages name the one of the example."
     return (
         f"The doctor was run on the example of every page. On {record['first']} of {record['pages']} it names the kind "
         f"of the page first, and on {record['verified']} it found a cure and verified it.{disagreement} This is a "

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from benchmarks.doctor import pages
+from thalweg.diagnosis.judging.candidates import SYMPTOMS
 from thalweg.diagnosis.kinds import KINDS
 
 LEAST = 53  # pages whose kind the doctor names first
@@ -40,6 +41,14 @@ def test_the_index_states_the_agreements(record: Any) -> None:
     assert (int(first), int(of)) == (record["first"], len(KINDS))
     (stated,) = re.findall(r"It names another cause first on \d+: (.*?)\.(?: |$)(?!md)", text)
     assert re.findall(r"\[(\w+)\]", stated) == record["disagreements"]
+
+
+def test_where_the_doctor_names_another_kind_it_is_the_cause_of_a_symptom_and_the_page_names_it(record: Any) -> None:
+    for row in record["rows"]:
+        if row["place"] != 1:
+            assert KINDS[row["kind"]].group == SYMPTOMS
+            text = " ".join((pages.PAGES / f"{row['kind']}.md").read_text().split())
+            assert f"on the example [{row['named'][0]}]({row['named'][0]}.md)" in text
 
 
 @pytest.mark.parametrize("kind", ["update_below_precision", "adam_eps_underflow"])

@@ -124,6 +124,13 @@ def test_a_run_that_serves_several_causes_is_one_row() -> None:
     assert row in text
 
 
+def test_cells_without_a_value_are_marked_so_that_a_phone_leaves_them_out() -> None:
+    page = page_of("vanishing")
+    cells = re.findall(r'<td role="cell"(?: class="([^"]*)")? data-label="(?:where|gain|would cure)">(.*?)</td>', page)
+    assert {"–", "body.0"} <= {text for _, text in cells}
+    assert [text for kind, text in cells if ("empty" in kind) != (text == "–")] == []
+
+
 def test_a_run_that_diverged_before_its_first_score_is_marked() -> None:
     kept = diagnoses.run("as it is", 4, 0.02)
     lost = replace(kept, scores=kept.scores[:1], losses=kept.losses[:9], ending="diverged")

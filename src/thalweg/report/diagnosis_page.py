@@ -115,6 +115,7 @@ def _values(diagnosis: Diagnosis, command: str, parts: Parts) -> dict[str, Calla
         "effort": lambda: presentation.effort(diagnosis),
         "command": lambda: command or f"thalweg.diagnose(..., seeds={len(diagnosis.seeds)}, steps={diagnosis.steps})",
         "environment": lambda: environment.describe(["cpu"]),
+        "none_mark": lambda: _NONE,
         "version": lambda: thalweg.__version__,
     }
 
