@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import thalweg
+from tests.handbook.blocks import blocks_in, blocks_of
 from thalweg.diagnosis.clue import Clue
 from thalweg.diagnosis.finding import finding_from, measured
 from thalweg.diagnosis.kinds import KINDS, Kind
@@ -46,8 +47,9 @@ def sections(kind: Kind) -> dict[str, str]:
 
 
 def code(text: str) -> str:
-    (block,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
-    return block
+    (block,) = blocks_in(text)
+    assert not block.reason
+    return block.code
 
 
 def prose(text: str) -> str:
@@ -129,6 +131,7 @@ def test_every_page_is_of_a_kind_and_listed() -> None:
 @each_kind
 def test_the_training_on_a_page_fails_and_its_cure_works(kind: Kind) -> None:
     parts = sections(kind)
+    assert len(blocks_of(FOLDER / f"{kind.name}.md")) == 2, "the example and its cure are run, no other block is"
     scope: dict = {}
     with warnings.catch_warnings():
         if kind.name == "parameter_twice":
@@ -199,11 +202,3 @@ def test_every_value_of_evidence_can_be_shown(value: float | str, text: str) -> 
     assert measured({"value": value}) == f"Measured: value {text}."
     clue = replace(Clue("plateau", "possible"), evidence={"value": value})
     assert finding_from(clue, "note").explanation.endswith(f"Measured: value {text}.")
-
-
-def test_the_examples_of_the_index_print_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
-    for block in re.findall(r"```python\n(.*?)```", (FOLDER.parent / "index.md").read_text(), flags=re.DOTALL):
-        exec(compile(block, "index.md", "exec"), {"__name__": "index"})
-        expected = re.findall(r"^\s*print\(.*\)  # (.*)$", block, flags=re.MULTILINE)
-        assert expected
-        assert capsys.readouterr().out.splitlines() == expected

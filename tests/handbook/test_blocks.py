@@ -9,15 +9,23 @@ import pytest
 import torch
 
 from tests.handbook.blocks import Block, blocks_of, run_blocks, smaller
+from tests.handbook.checks import CHECKS, OUTPUTS, check
 from thalweg.cli.main import cli
 
 ROOT = Path(__file__).parents[2]
-RULES = ROOT / "docs" / "optimizers" / "rules"
-# Pages of causes are run by tests/diagnosis/test_pages.py with their cures.
-PAGES = [path for path in sorted((ROOT / "docs").rglob("*.md")) if path.parent.name != "causes"]
-DOCUMENTS = [*sorted(ROOT.glob("*.md")), *PAGES]
-# tests/test_translations.py compares the code of a translation with that of its original, which runs here.
-ORIGINALS = [page for page in PAGES if "zh" not in page.relative_to(ROOT / "docs").parts]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+# Each page with blocks is run by one module of tests. Translations do not run: their code is that of the original.
+CAUSES = [page for page in DOCUMENTS if page.parent.name == "causes"]
+TRANSLATIONS = [page for page in DOCUMENTS if "zh" in page.relative_to(ROOT).parts]
+RUN_HERE = [page for page in DOCUMENTS if page not in {*CAUSES, *TRANSLATIONS} and blocks_of(page)]
+# Modules that run blocks, or read them. No other module may: a second reader has other rules, and runs blocks twice.
+READERS = {
+    "tests/handbook/checks.py": "a fragment of the page on transfer, with batches of its own",
+    "tests/handbook/test_blocks.py": "all pages but causes and translations",
+    "tests/diagnosis/test_pages.py": "pages of causes, with their cures",
+    "tests/integrations/page.py": "classes of a page, to use them in trainers",
+    "tests/learning/test_pages.py": "functions on a page, to compare them with the examples",
+}
 
 
 def relative(path: Path) -> str:
@@ -25,24 +33,42 @@ def relative(path: Path) -> str:
 
 
 @pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true")  # of torch, in Trainer, without a GPU
-@pytest.mark.parametrize("page", [page for page in ORIGINALS if blocks_of(page)], ids=relative)
-def test_the_blocks_of_a_page_run(
-    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.parametrize("page", RUN_HERE, ids=relative)
+def test_the_blocks_of_a_page_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     random_state, threads = torch.get_rng_state(), torch.get_num_threads()
     try:
-        run_blocks(page, tmp_path)
+        run = run_blocks(page, tmp_path)
+        assert len(run.printed) == len([block for block in blocks_of(page) if not block.reason])
+        check(run)
     finally:
         torch.set_rng_state(random_state)
         torch.set_num_threads(threads)
     for report in tmp_path.rglob("*.html"):
         assert "could not be made" not in report.read_text(), report.name
-    if page.parent == RULES:
-        start: dict = {}
-        exec(blocks_of(page)[0].code.partition("optimizer = ")[0], start)
-        untrained = torch.nn.functional.mse_loss(start["model"](start["inputs"]), start["targets"]).item()
-        assert float(capsys.readouterr().out.split()[-1]) < 0.8 * untrained
+
+
+def test_every_block_of_every_page_is_run_by_one_module() -> None:
+    fence = re.compile(r"^ *(?:```|~~~) *(?:py|python|pycon|\{code-block\} *python)\b", flags=re.MULTILINE)
+    for page in DOCUMENTS:
+        fences = fence.findall(page.read_text())
+        assert len(fences) == len(blocks_of(page)), f"{relative(page)}: begin a block of Python with ```python"
+        owners = [pages for pages in (CAUSES, TRANSLATIONS, RUN_HERE) if page in pages]
+        assert len(owners) == 1 or (not owners and not fences), relative(page)
+
+
+def test_no_other_module_reads_blocks() -> None:
+    reading = re.compile(r"\bblocks_(?:of|in)\(|\brun_blocks\(|\[^\n]*```python|```python[^\n]*\(\.")
+    readers = {relative(path) for path in (ROOT / "tests").rglob("*.py") if reading.search(path.read_text())}
+    assert readers - {"tests/handbook/blocks.py"} == set(READERS)
+
+
+def test_a_check_is_of_a_block_that_runs_and_has_an_output() -> None:
+    run_here = {relative(page) for page in RUN_HERE}
+    assert set(CHECKS) <= run_here
+    for name, place in OUTPUTS:
+        runs = [block for block in blocks_of(ROOT / name) if not block.reason]
+        assert runs[place].shown, (name, place)
 
 
 @pytest.mark.parametrize("page", [page for page in DOCUMENTS if "\n<!-- not run" in page.read_text()], ids=relative)
@@ -89,7 +115,7 @@ def page_with(tmp_path: Path, text: str) -> Path:
 def test_blocks_share_a_namespace_and_are_run_in_order(tmp_path: Path) -> None:
     page = page_with(tmp_path, "```python\nx = 1\n```\n\n- item\n\n  ```python\n  y = x + 1\n  ```\n")
     assert blocks_of(page)[1] == Block("y = x + 1\n", 8)
-    assert run_blocks(page, tmp_path)["y"] == 2
+    assert run_blocks(page, tmp_path).namespace["y"] == 2
 
 
 def test_an_error_names_the_line_of_the_page(tmp_path: Path) -> None:

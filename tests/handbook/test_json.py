@@ -2,12 +2,14 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
+from cases import diagnoses
 from thalweg.cli.main import cli
 
 TEXT = (Path(__file__).parents[2] / "docs" / "reference" / "json.md").read_text()
@@ -95,6 +97,12 @@ def described(path: str, keys: dict[str, tuple[str, str]]) -> str | None:
     return max((key for key in keys if matches(key, path)), key=lambda key: (key == path, len(key)), default=None)
 
 
+def is_of(value: Any, types: str) -> bool:
+    """Return whether a value is of one of the documented types."""
+    kinds = [TYPES[kind.strip()] for kind in types.split(" or ")]
+    return any(isinstance(value, kind) and not (kind == (int, float) and isinstance(value, bool)) for kind in kinds)
+
+
 @pytest.mark.parametrize("section", OUTPUTS)
 def test_the_keys_are_those_that_the_command_prints(
     section: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -113,11 +121,7 @@ def test_the_keys_are_those_that_the_command_prints(
             key = described(path, keys)
             assert key, f"{section}: {path} is not documented in docs/reference/json.md"
             printed.add(key)
-            kinds = [TYPES[kind.strip()] for kind in keys[key][0].split(" or ")]
-            is_right = any(
-                isinstance(value, kind) and not (kind == (int, float) and isinstance(value, bool)) for kind in kinds
-            )
-            assert is_right, f"{section}: {path} is documented as {keys[key][0]}, got {value!r}"
+            assert is_of(value, keys[key][0]), f"{section}: {path} is documented as {keys[key][0]}, got {value!r}"
     missing = [key for key in keys if key not in printed]
     assert not missing, f"{section}: documented and not printed: {missing}"
 
@@ -129,3 +133,17 @@ def test_every_command_with_json_has_a_section() -> None:
     headings = " ".join(re.findall(r"^## (.*)$", TEXT, flags=re.MULTILINE))
     assert {name for name in with_json if name not in headings.split()} == set()
     assert set(OUTPUTS) == set(re.findall(r"^## (.*)$", TEXT, flags=re.MULTILINE))
+
+
+@pytest.mark.parametrize("healthy", [None, True])
+def test_a_diagnosis_without_a_cause_has_the_types_of_the_page(healthy: bool | None) -> None:
+    keys, values = documented("doctor"), replace(diagnoses.healthy(), healthy=healthy).to_json()
+    assert (values["healthy"], values["cause"]) == (healthy, None)
+    for path, value in flattened(values):
+        key = described(path, keys)
+        assert key, f"{path} is not documented in docs/reference/json.md"
+        assert is_of(value, keys[key][0]), f"{path} is documented as {keys[key][0]}, got {value!r}"
+    assert keys["healthy"] == (
+        "boolean or null",
+        "true if the training works; null if the budget ended before that was known (exit code 2)",
+    )

@@ -1,17 +1,17 @@
 """The code on the page about trainers."""
 
-import re
 from pathlib import Path
 from typing import Any
+
+from tests.handbook.blocks import blocks_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "running" / "trainers.md"
 
 
 def code_on_the_page(containing: str) -> str:
     """Return the block of code on the page that contains a text."""
-    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    (block,) = [block for block in blocks if containing in block]
-    return block
+    (code,) = [block.code for block in blocks_of(PAGE) if containing in block.code]
+    return code
 
 
 def from_the_page(name: str) -> Any:

@@ -15,7 +15,6 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from torch import Tensor, nn
 
-from tests.integrations.page import code_on_the_page
 from thalweg import optim
 from thalweg.errors import ParameterError
 from thalweg.optim import RuleOptimizer
@@ -213,14 +212,6 @@ def test_micro_batches_give_the_step_of_the_whole_batch(ways: tuple[str, ...]) -
     for param, value in zip(models[0].parameters(), models[1].parameters(), strict=True):
         torch.testing.assert_close(param, value, rtol=1e-5, atol=1e-6)
         assert not torch.equal(param, torch.zeros_like(param))
-
-
-def test_the_example_on_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    scope: dict[str, Any] = {}
-    exec(code_on_the_page("accelerator.accumulate("), scope)
-    assert (tmp_path / "runs" / "accelerate" / "optimizer.bin").exists()
-    assert scope["validation_loss"].isfinite()
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from tests.integrations.models import (
     run_until_killed,
     values_of,
 )
-from tests.integrations.page import code_on_the_page, from_the_page
+from tests.integrations.page import from_the_page
 from thalweg import optim
 
 TRAIN, VALIDATION = ([{"input_ids": text, "labels": text} for text in make_words(24, seed)] for seed in (1, 2))
@@ -140,12 +140,3 @@ def test_sam_takes_both_gradients_of_all_micro_batches(tmp_path: Path) -> None:
         optimizer.step(closure)
     for value, expected in zip(values_of(trainer.model), values_of(model), strict=True):
         torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true but no accelerator is found")
-def test_the_example_on_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    code = code_on_the_page("TrainingArguments(").replace("report_to=[]", "report_to=[], disable_tqdm=True")
-    scope: dict[str, Any] = {}
-    exec(code, scope)
-    assert scope["trainer"].state.global_step == 4

@@ -1,4 +1,4 @@
-"""The pages of the lesson: code that runs and equals the examples, outputs, pictures, and every decimal number."""
+"""The pages of the lesson: code that equals the examples, outputs, pictures, and every decimal number."""
 
 import ast
 import json
@@ -13,6 +13,8 @@ import small_network
 from claims import CLAIMS, SETTINGS
 from lesson.side_by_side import LEARNING_RATES, SIX, numpy_path
 
+from tests.handbook.blocks import blocks_of
+
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docs" / "learning"
 NAMES = ("linear_regression", "optimizers_by_hand", "logistic_regression", "small_network")
@@ -23,17 +25,6 @@ UPDATE = "run: python docs/learning/figures.py"
 
 def by_name(page: Path) -> str:
     return page.stem
-
-
-def python_blocks(page: Path) -> list[str]:
-    return re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
-
-
-@pytest.mark.parametrize("page", LESSONS, ids=by_name)
-def test_the_code_of_a_page_prints_what_its_comments_say(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    source = "\n".join(python_blocks(page))
-    exec(compile(source, page.name, "exec"), {"__name__": page.stem})
-    assert capsys.readouterr().out.splitlines() == re.findall(r"^print\(.*\)  # (.*)$", source, flags=re.MULTILINE)
 
 
 def definitions(source: str) -> dict[str, str]:
@@ -57,7 +48,7 @@ def test_functions_on_a_page_are_those_of_the_examples(page: Path) -> None:
     examples: dict[str, str] = {}
     for path in SOURCES[page.stem]:
         examples |= definitions((ROOT / "examples" / path).read_text(encoding="utf-8"))
-    shown = definitions("\n".join(python_blocks(page)))
+    shown = definitions("\n".join(block.code for block in blocks_of(page)))
     assert set(shown) - ONLY_ON_A_PAGE <= set(examples)
     for name in set(shown) - ONLY_ON_A_PAGE:
         assert shown[name].replace("batch=slice(None)", "batch=ALL") == examples[name], name
