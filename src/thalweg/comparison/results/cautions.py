@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from thalweg.comparison.planning.search import order_opened_by
 from thalweg.comparison.protocol.design import SettingDesign
+from thalweg.comparison.results.equal_seeds import find_equal_seeds
 from thalweg.comparison.results.functions.unused_settings import find_unused
 from thalweg.comparison.results.records import ComparisonRecord, TrialRecord
 from thalweg.comparison.results.scoring import unclipped_scores
@@ -40,6 +41,7 @@ def cautions(
         *_few_settings(record, summaries),
         *_no_influence(record, summaries),
         *_unused_settings(summaries),
+        *_equal_seeds(record, summaries),
         *_below_optimum(record, summaries),
         *_second_rule_unused(record, summaries),
         *_no_test_value(record, summaries),
@@ -214,6 +216,24 @@ def _unused_settings(summaries: Sequence[Summary]) -> Iterator[str]:
             f"The training does not use {unused.setting} of {' and '.join(unused.contenders)}, which was searched from "
             f"{unused.low:.3g} to {unused.high:.3g}{where}. {cure}"
         )
+
+
+def _equal_seeds(record: ComparisonRecord, summaries: Sequence[Summary]) -> Iterator[str]:
+    trials = [trial for summary in summaries for trials in summary.trials.values() for trial in trials]
+    equal = find_equal_seeds(trials)
+    if equal is None:
+        return
+    who = "the task seeds itself"
+    if record.workload.is_function:
+        line = f" ({equal.line} makes its optimizer)" if equal.line else ""
+        who = f"the training function{line} seeds itself"
+    settings = "1 setting was" if equal.settings == 1 else f"{equal.settings} settings were"
+    yield (
+        f"The seeds change nothing: {settings} trained from up to {equal.seeds} seeds, always with the same values. "
+        f"The values show no spread between seeds and hold for one seed only. If {who}, with torch.manual_seed or a "
+        "generator, remove that: Python's, NumPy's and torch's random numbers are seeded before each training, and a "
+        "generator gets that seed by torch.Generator().manual_seed(torch.initial_seed())."
+    )
 
 
 def _below_optimum(record: ComparisonRecord, summaries: Sequence[Summary]) -> Iterator[str]:

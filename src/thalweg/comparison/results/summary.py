@@ -60,8 +60,13 @@ class Estimate:
 
     @property
     def has_interval(self) -> bool:
-        """True if the interval has two ends: more than one seed, and none lost."""
-        return self.count > 1 and math.isfinite(self.worst_end)
+        """True if the interval has two ends: more than one seed, none lost, and a spread between them."""
+        return self.count > 1 and math.isfinite(self.worst_end) and not self.is_constant
+
+    @property
+    def is_constant(self) -> bool:
+        """True if all of several seeds gave the same value, so that an interval says nothing."""
+        return self.count > 1 and not self.lost and math.isclose(self.low, self.high, rel_tol=1e-12)
 
     @property
     def best_end(self) -> float:
@@ -214,8 +219,7 @@ def summarize(
     for name in filter(is_rate, ranges):  # an adaptive search goes on where the best value lies at an end
         tried = (trial.settings for trial in by_stage["search"])
         ranges[name] = ranges[name].including(values[name] for values in tried if name in values)
-    beside_leader = _beside_leader(chosen, trials, plan, findings)
-    worse_by = _worse_by_leader(beside_leader, plan)
+    worse_by = _worse_by_leader(beside_leader := _beside_leader(chosen, trials, plan, findings), plan)
     return Summary(
         name=contender.name,
         about=contender.about,
@@ -364,15 +368,11 @@ def good_rates(searched: Sequence[TrialRecord], plan: ComparisonPlan) -> float |
         plan: The plan of the comparison.
 
     Returns:
-        A factor of at least 1. None if no learning rate was searched or none ended well, or if settings were pruned,
-        because a pruned setting might have been good.
+        A factor of at least 1. None if no rate was searched or ended well, or if settings were pruned.
     """
     scale, split = plan.scale, plan.selected_on
-    rates = [
-        (loss_of(trial.result, split, scale.worst), trial.settings["lr"])
-        for trial in searched
-        if "lr" in trial.settings
-    ]
+    with_rate = [trial for trial in searched if "lr" in trial.settings]
+    rates = [(loss_of(trial.result, split, scale.worst), trial.settings["lr"]) for trial in with_rate]
     if not rates or (plan.studies is not None and plan.studies.pruned):
         return None
     values = sorted((value for value, _ in rates), key=scale.cost)

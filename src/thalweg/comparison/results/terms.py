@@ -52,6 +52,8 @@ class Terms:
             precision = f"{seeds}, {value.lost} of them lost"
         elif value.count == 1:
             precision = seeds
+        elif value.is_constant:
+            precision = f"the same value from all {seeds}"
         else:
             precision = f"95 % interval {value.low:.4g} to {value.high:.4g}, {seeds}"
         return f"{name} {self.before_value} {value.bound}{value.mean:.4g}{self.after_value} ({precision})"
