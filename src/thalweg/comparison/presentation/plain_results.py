@@ -9,8 +9,9 @@ from thalweg.comparison.failures import Failure
 from thalweg.comparison.planning.plan import ComparisonPlan
 from thalweg.comparison.presentation.overview import FinishedComparison, compared_value
 from thalweg.comparison.results.environment import hardware_of_trials
+from thalweg.comparison.results.estimate import Estimate
 from thalweg.comparison.results.records import TrialRecord
-from thalweg.comparison.results.summary import Estimate, Summary
+from thalweg.comparison.results.summary import Summary
 from thalweg.parts import Parts, as_plain_json
 
 
@@ -94,6 +95,7 @@ def summary_json(summary: Summary, plan: ComparisonPlan) -> dict[str, Any]:
         "seeds": summary.seeds,
         "diverged": summary.diverged,
         "failed": summary.failed,
+        "failed_trainings": summary.failed_trainings,
         "seconds": summary.seconds,
         "bytes": summary.state_bytes,
         "update_seconds": plan.step_s.get(summary.name),

@@ -10,10 +10,11 @@ from typing import NamedTuple
 from thalweg.comparison.planning.search import order_opened_by
 from thalweg.comparison.protocol.design import SettingDesign
 from thalweg.comparison.results.equal_seeds import find_equal_seeds
+from thalweg.comparison.results.estimate import Estimate
 from thalweg.comparison.results.functions.unused_settings import find_unused
 from thalweg.comparison.results.records import ComparisonRecord, TrialRecord
 from thalweg.comparison.results.scoring import unclipped_scores
-from thalweg.comparison.results.summary import Estimate, Summary
+from thalweg.comparison.results.summary import Summary
 from thalweg.comparison.results.terms import name_of_measure, percent
 from thalweg.comparison.results.verdict import Verdict
 from thalweg.statistics import critical_value
@@ -318,8 +319,8 @@ def _no_improvement(record: ComparisonRecord, summaries: Sequence[Summary], untr
     bound = "" if untrained is None else f", {untrained:.4g},"
     for summary in summaries:
         value = summary.value
-        if value.unimproved:
-            lost = f"; {value.lost} of them were lost, so its value is a bound" if value.lost else ""
+        if value.unimproved > value.failed:
+            lost = f"; {value.lost_in_words}, so its value is a bound" if value.lost else ""
             yield (
                 f"{summary.name} ended no better than {untrained_name}{bound} on {value.unimproved} of "
                 f"{value.count} seeds{lost}."
