@@ -26,6 +26,7 @@ def with_verdict(measured: Comparison, finished: str | None = "now", **changes: 
         verdict=replace(measured.verdict, **changes),
         contenders=measured.contenders,
         findings=measured.findings,
+        trainings=measured.trainings,
         record=replace(measured.record, finished=finished),
         margin="3 %",
     )
@@ -108,7 +109,7 @@ def test_every_searched_setting_has_a_dot_and_the_chosen_one_a_ring(measured: Co
 def test_what_was_stopped_adds_up(measured: Comparison) -> None:
     assert pruned_rows(measured)
     for row in pruned_rows(measured):
-        assert row["tried"] == row["ended"] + row["stopped"] + row["lost"]
+        assert row["tried"] == row["ended"] + row["stopped"] + row["diverged"] + row["failed"]
         assert row["stopped"] == 0  # it was not asked to prune
 
 

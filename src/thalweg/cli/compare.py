@@ -328,7 +328,7 @@ def _print_cautions(comparison: "Comparison") -> None:
 def _print_failures(comparison: "Comparison") -> None:
     console = stdout_console()
     for failure in comparison.failures:
-        console.print(f"{failure.text} The same command tries again.")
+        console.print(f"{failure.text}. The same command tries {'it' if failure.count == 1 else 'them'} again.")
 
 
 def _print_code(comparison: "Comparison") -> None:

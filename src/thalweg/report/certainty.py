@@ -2,6 +2,7 @@
 
 from thalweg.comparison import Comparison
 from thalweg.comparison.results.cautions import preferred_on_validation
+from thalweg.comparison.results.equal_seeds import find_equal_seeds
 
 
 def how_sure(comparison: Comparison) -> str:
@@ -25,6 +26,8 @@ def how_sure(comparison: Comparison) -> str:
         return f"{start}Not settled: validation and test prefer different contenders."
     if len(summaries) == 1:
         return f"{start}Tuned alone: there is no rival to compare with."
+    if verdict.settled == "open" and find_equal_seeds(comparison.trainings) is not None:
+        return f"{start}Not settled: all seeds give the same values, so they are the evidence of one seed."
     if verdict.settled == "best":
         shown = "its rival is" if rivals == 1 else f"all {rivals} rivals that raced are"
         return f"{start}Sure: {shown} shown to be worse, {over_seeds}."

@@ -2,7 +2,7 @@
 
 import math
 
-from thalweg.comparison.results.summary import Estimate
+from thalweg.comparison.results.estimate import Estimate
 from thalweg.errors import printable
 
 MAX_NAME = 40  # characters of a name in a chart

@@ -155,6 +155,7 @@ def _values(comparison: Comparison, live: LiveState | None) -> dict[str, Callabl
         "cautions": lambda: comparison.cautions,
         "half_sample_check": lambda: comparison.half_sample_check,
         "failures": lambda: comparison.failures,
+        "has_failed": lambda: any(summary.failed_trainings for summary in summaries()),
         # The contender whose value comes from seeds that no other stage used.
         "with_fresh_value": lambda: next((summary for summary in summaries() if summary.value_stage == "value"), None),
         "has_user_settings": lambda: any(summary.yours is not None for summary in summaries()),
@@ -240,7 +241,9 @@ def _table_row(comparison: Comparison, summary: Summary) -> dict[str, Any]:
         "train_loss": summary.train_loss,
         "above_optimum": None if plan.optimum is None else max(0.0, summary.train_loss - plan.optimum),
         "settings": format_settings(summary, summary.searched, ", ", " ") or "none to tune",
-        "lost_seeds": summary.lost,
+        "lost_seeds": summary.lost - summary.failed,
+        "failed_trainings": summary.failed_trainings,
+        "num_trainings": len(entries),
         "lost_settings": sum(entry.result.status not in ("ok", "pruned", "stopped") for entry in searched),
         "num_settings": len(searched),
         "seconds": summary.seconds,

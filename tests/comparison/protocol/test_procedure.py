@@ -14,7 +14,7 @@ from thalweg.comparison.planning.seeds import derive
 from thalweg.comparison.protocol.design import Design, InterimAnalysis
 from thalweg.comparison.protocol.procedure import Findings, decide
 from thalweg.comparison.protocol.trial import TrialRequest, TrialScore
-from thalweg.comparison.results.summary import Estimate
+from thalweg.comparison.results.estimate import Estimate
 from thalweg.comparison.results.terms import Terms
 from thalweg.comparison.results.verdict import Verdict, judge
 

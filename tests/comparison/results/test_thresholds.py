@@ -12,10 +12,11 @@ import thalweg
 from cases.comparison_records import PLAN
 from thalweg.comparison.protocol.procedure import Findings
 from thalweg.comparison.protocol.race import Race
+from thalweg.comparison.results.estimate import Estimate
 from thalweg.comparison.results.half_sample_check import HalfSample, halve
 from thalweg.comparison.results.records import TrialRecord
 from thalweg.comparison.results.scoring import loss_of
-from thalweg.comparison.results.summary import Estimate, find_edges, good_rates
+from thalweg.comparison.results.summary import find_edges, good_rates
 from thalweg.comparison.results.terms import Terms
 from thalweg.comparison.results.verdict import judge
 from thalweg.comparison.training.result import TrainingResult

@@ -9,8 +9,9 @@ from thalweg.comparison.planning.plan import ComparisonPlan
 from thalweg.comparison.presentation.tables import Column, Table
 from thalweg.comparison.presentation.trial_table import TrialTable
 from thalweg.comparison.protocol.procedure import Findings
+from thalweg.comparison.results.estimate import Estimate
 from thalweg.comparison.results.records import ComparisonRecord
-from thalweg.comparison.results.summary import Estimate, Summary, estimate_over_seeds
+from thalweg.comparison.results.summary import Summary, estimate_over_seeds
 from thalweg.comparison.results.terms import worse
 from thalweg.comparison.results.verdict import Verdict
 from thalweg.errors import printable
@@ -83,13 +84,15 @@ def table_of(comparison: FinishedComparison) -> Table:
         Column("your setting", [format_estimate(summary.yours) for summary in summaries]),
         Column("training loss", [_number(summary.train_loss) for summary in summaries]),
         *(Column(name, [format_estimate(summary.metrics.get(name)) for summary in summaries]) for name in metrics),
-        Column("lost", [f"{summary.lost}/{len(summary.seeds)}" for summary in summaries]),
+        Column("lost", [f"{summary.lost - summary.failed}/{len(summary.seeds)}" for summary in summaries]),
+        Column("failed", [f"{summary.failed_trainings}/{len(summary.trainings)}" for summary in summaries]),
         Column("state", [_state(summary) for summary in summaries]),
         Column("settings", [format_settings(summary, summary.searched) for summary in summaries], folds=True),
     ]
     hidden = {"starting point"} if all(summary.recommended is None for summary in summaries) else set()
     hidden |= {"your setting"} if all(summary.yours is None for summary in summaries) else set()
     hidden |= {"untuned"} if all(summary.untuned is None for summary in summaries) else set()
+    hidden |= {"failed"} if all(summary.failed_trainings == 0 for summary in summaries) else set()
     hidden |= {"seeds"} if len({value.count for value in values}) == 1 else set()
     return Table([column for column in columns if column.heading not in hidden], bold_row)
 
@@ -110,6 +113,8 @@ def notes_of(comparison: FinishedComparison) -> list[str]:
         fresh = next((summary for summary in summaries if summary.value_stage == "value"), None)
         if fresh is not None:
             notes[0] += f" The verdict states the value of {fresh.name} over {fresh.value.count} further seeds."
+    if any(summary.failed_trainings for summary in summaries):
+        notes.append("Failed: trainings that raised an error, of all trainings. The errors stand below the verdict.")
     if comparison.plan.optimum is not None:
         notes.append(f"Lowest possible training loss: {comparison.plan.optimum:.7g}")
     return notes
@@ -201,7 +206,8 @@ def _number(value: float) -> str:
 
 
 def _worse_by(summary: Summary, plan: ComparisonPlan) -> str:
-    return worse(summary.worse_by) if plan.scale.worse_by_is_share else summary.worse_by_text
+    is_share = plan.scale.worse_by_is_share and math.isfinite(compared_value(summary, plan).mean)
+    return worse(summary.worse_by) if is_share else summary.worse_by_text
 
 
 def _state(summary: Summary) -> str:

@@ -9,6 +9,7 @@ from thalweg.comparison.failures import Failure
 from thalweg.comparison.planning.plan import ComparisonPlan
 from thalweg.comparison.presentation.overview import FinishedComparison, compared_value
 from thalweg.comparison.results.environment import hardware_of_trials
+from thalweg.comparison.results.estimate import Estimate
 from thalweg.comparison.results.records import TrialRecord
 from thalweg.comparison.results.summary import Summary
 from thalweg.parts import Parts, as_plain_json
@@ -76,8 +77,7 @@ def summary_json(summary: Summary, plan: ComparisonPlan) -> dict[str, Any]:
         "searched": summary.searched,
         # If every seed missed the target, there is no time, only a bound.
         "value": None if summary.missed == len(summary.seeds) else _finite(summary.value.mean),
-        "low": _finite(summary.value.low),
-        "high": _finite(summary.value.high),
+        **_ends(summary.value),
         "untuned": None if summary.untuned is None else _finite(summary.untuned.mean),
         "recommended": None if summary.recommended is None else _finite(summary.recommended.mean),
         "yours": None if summary.yours is None else _finite(summary.yours.mean),
@@ -86,10 +86,7 @@ def summary_json(summary: Summary, plan: ComparisonPlan) -> dict[str, Any]:
         "worse_by": _finite(summary.worse_by),
         "compared_value": _finite(compared_value(summary, plan).mean),  # over the seeds of `worse_by`
         "worse_by_text": summary.worse_by_text,
-        "metrics": {
-            name: {"value": _finite(metric.mean), "low": _finite(metric.low), "high": _finite(metric.high)}
-            for name, metric in summary.metrics.items()
-        },
+        "metrics": {name: {"value": _finite(metric.mean), **_ends(metric)} for name, metric in summary.metrics.items()},
         "train_loss": _finite(summary.train_loss),
         "rank": None if rank is None else [_finite(rank.mean), _finite(rank.low), _finite(rank.high)],
         "unlearnt": summary.value.unimproved,
@@ -98,6 +95,7 @@ def summary_json(summary: Summary, plan: ComparisonPlan) -> dict[str, Any]:
         "seeds": summary.seeds,
         "diverged": summary.diverged,
         "failed": summary.failed,
+        "failed_trainings": summary.failed_trainings,
         "seconds": summary.seconds,
         "bytes": summary.state_bytes,
         "update_seconds": plan.step_s.get(summary.name),
@@ -107,6 +105,12 @@ def summary_json(summary: Summary, plan: ComparisonPlan) -> dict[str, Any]:
         "range_extended": plan.times_extended[summary.name],
         "good_rates": summary.good_rates,
     }
+
+
+def _ends(estimate: Estimate) -> dict[str, float | None]:
+    """Return the ends of an interval; none for a value that all seeds share, whose interval says nothing."""
+    low, high = (math.nan, math.nan) if estimate.is_constant else (estimate.low, estimate.high)
+    return {"low": _finite(low), "high": _finite(high)}
 
 
 def _finite(value: float) -> float | None:

@@ -9,10 +9,12 @@ from typing import NamedTuple
 
 from thalweg.comparison.planning.search import order_opened_by
 from thalweg.comparison.protocol.design import SettingDesign
+from thalweg.comparison.results.equal_seeds import find_equal_seeds
+from thalweg.comparison.results.estimate import Estimate
 from thalweg.comparison.results.functions.unused_settings import find_unused
 from thalweg.comparison.results.records import ComparisonRecord, TrialRecord
 from thalweg.comparison.results.scoring import unclipped_scores
-from thalweg.comparison.results.summary import Estimate, Summary
+from thalweg.comparison.results.summary import Summary
 from thalweg.comparison.results.terms import name_of_measure, percent
 from thalweg.comparison.results.verdict import Verdict
 from thalweg.statistics import critical_value
@@ -40,6 +42,7 @@ def cautions(
         *_few_settings(record, summaries),
         *_no_influence(record, summaries),
         *_unused_settings(summaries),
+        *_equal_seeds(record, summaries),
         *_below_optimum(record, summaries),
         *_second_rule_unused(record, summaries),
         *_no_test_value(record, summaries),
@@ -216,6 +219,24 @@ def _unused_settings(summaries: Sequence[Summary]) -> Iterator[str]:
         )
 
 
+def _equal_seeds(record: ComparisonRecord, summaries: Sequence[Summary]) -> Iterator[str]:
+    trials = [trial for summary in summaries for trials in summary.trials.values() for trial in trials]
+    equal = find_equal_seeds(trials)
+    if equal is None:
+        return
+    who = "the task seeds itself"
+    if record.workload.is_function:
+        line = f" ({equal.line} makes its optimizer)" if equal.line else ""
+        who = f"the training function{line} seeds itself"
+    settings = "1 setting was" if equal.settings == 1 else f"{equal.settings} settings were"
+    yield (
+        f"The seeds change nothing: {settings} trained from up to {equal.seeds} seeds, always with the same values. "
+        f"The values show no spread between seeds and hold for one seed only. If {who}, with torch.manual_seed or a "
+        "generator, remove that: Python's, NumPy's and torch's random numbers are seeded before each training, and a "
+        "generator gets that seed by torch.Generator().manual_seed(torch.initial_seed())."
+    )
+
+
 def _below_optimum(record: ComparisonRecord, summaries: Sequence[Summary]) -> Iterator[str]:
     optimum = record.plan.optimum
     least = min(summary.train_loss for summary in summaries)
@@ -298,8 +319,8 @@ def _no_improvement(record: ComparisonRecord, summaries: Sequence[Summary], untr
     bound = "" if untrained is None else f", {untrained:.4g},"
     for summary in summaries:
         value = summary.value
-        if value.unimproved:
-            lost = f"; {value.lost} of them were lost, so its value is a bound" if value.lost else ""
+        if value.unimproved > value.failed:
+            lost = f"; {value.lost_in_words}, so its value is a bound" if value.lost else ""
             yield (
                 f"{summary.name} ended no better than {untrained_name}{bound} on {value.unimproved} of "
                 f"{value.count} seeds{lost}."

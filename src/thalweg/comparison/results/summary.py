@@ -14,6 +14,7 @@ from thalweg.comparison.planning.plan import ComparisonPlan
 from thalweg.comparison.protocol.design import Design
 from thalweg.comparison.protocol.procedure import Findings
 from thalweg.comparison.protocol.trial import RECOMMENDED, START, USER_TRIAL, SettingId
+from thalweg.comparison.results.estimate import Estimate
 from thalweg.comparison.results.functions.code_lines import lines_of_code, uses_at
 from thalweg.comparison.results.records import TrialRecord
 from thalweg.comparison.results.scoring import loss_of, measured_value, trial_score, unclipped_scores
@@ -24,63 +25,6 @@ VALUE_STAGES = ("value", "race", "final", "search")  # that may measure a chosen
 STAGES = ("search", "retrain", "judge", "final", "race", "value", "start", "recommended")
 GOOD_RATE_MARGIN = 0.1  # a learning rate is good if its loss is at most this share above the best
 _EDGE = 0.05  # a setting within this share of its range from an end lies at that end
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """The mean of measured losses over seeds or studies, with its 95 % interval.
-
-    The losses are those that were measured, also where they are worse than the untrained model's.
-
-    Attributes:
-        mean: The mean on the scale of the comparison; infinite if no training ended well.
-        low: The lower end of the interval.
-        high: The upper end of the interval; infinite if some were lost.
-        count: The number of seeds or studies.
-        lost: How many of them were lost: a training diverged, failed or missed the target. They count as untrained, so
-            the mean is a lower bound.
-        unimproved: How many ended no better than the untrained model, the lost ones among them.
-        maximize: True if higher values are better.
-    """
-
-    mean: float
-    low: float
-    high: float
-    count: int
-    lost: int = 0
-    unimproved: int = 0
-    maximize: bool = False
-
-    @property
-    def bound(self) -> str:
-        """A mark to print before a mean that is only a bound, else an empty string."""
-        if not self.lost or not math.isfinite(self.mean):
-            return ""
-        return "≤ " if self.maximize else "≥ "
-
-    @property
-    def has_interval(self) -> bool:
-        """True if the interval has two ends: more than one seed, and none lost."""
-        return self.count > 1 and math.isfinite(self.worst_end)
-
-    @property
-    def best_end(self) -> float:
-        """The end of the interval at the better values."""
-        return self.high if self.maximize else self.low
-
-    @property
-    def worst_end(self) -> float:
-        """The end of the interval at the worse values."""
-        return self.low if self.maximize else self.high
-
-    def is_surely_better(self, rival: "Estimate") -> bool:
-        """Return True if the interval lies at better values than that of another estimate of the same quantity."""
-        return self.worst_end > rival.best_end if self.maximize else self.worst_end < rival.best_end
-
-    def is_improvement(self, untrained: float) -> bool:
-        """Return True if the mean is better than the untrained value, and so are at least half of the seeds."""
-        is_better = self.mean > untrained if self.maximize else self.mean < untrained
-        return is_better and 2 * self.unimproved <= self.count
 
 
 @dataclass(frozen=True)
@@ -181,6 +125,16 @@ class Summary(Described):
         """The seeds of the race that were lost: diverged, failed, or missed the target."""
         return self.diverged + self.failed + self.missed
 
+    @property
+    def trainings(self) -> list[TrialRecord]:
+        """All its trials."""
+        return [trial for trials in self.trials.values() for trial in trials]
+
+    @property
+    def failed_trainings(self) -> int:
+        """The trainings of all stages that raised an error."""
+        return sum(trial.result.status == "failed" for trial in self.trainings)
+
 
 def summarize(
     contender: ContenderRecord, trials: Sequence[TrialRecord], plan: ComparisonPlan, findings: Findings
@@ -214,8 +168,7 @@ def summarize(
     for name in filter(is_rate, ranges):  # an adaptive search goes on where the best value lies at an end
         tried = (trial.settings for trial in by_stage["search"])
         ranges[name] = ranges[name].including(values[name] for values in tried if name in values)
-    beside_leader = _beside_leader(chosen, trials, plan, findings)
-    worse_by = _worse_by_leader(beside_leader, plan)
+    worse_by = _worse_by_leader(beside_leader := _beside_leader(chosen, trials, plan, findings), plan)
     return Summary(
         name=contender.name,
         about=contender.about,
@@ -230,7 +183,7 @@ def summarize(
         rank=_estimate(list(studies.values()), plan) if studies and findings.ranking is not None else None,
         studies=len(studies),
         worse_by=worse_by,
-        worse_by_text=plan.scale.worse_by_in_words(worse_by),
+        worse_by_text=plan.scale.worse_by_in_words(worse_by) if _has_ended(beside_leader) else "–",
         metrics=_metrics(measured),
         train_loss=median([loss_of(trial.result, "train") for trial in measured] or [math.nan]),
         seeds=seeds,
@@ -313,6 +266,11 @@ def _beside_leader(
     return []
 
 
+def _has_ended(pairs: Sequence[tuple[TrialRecord, TrialRecord]]) -> bool:
+    """Return True if a training of the contender has ended. Else its difference from the leader is that of a bound."""
+    return any(own.result.status == "ok" for own, _ in pairs)
+
+
 def _worse_by_leader(pairs: Sequence[tuple[TrialRecord, TrialRecord]], plan: ComparisonPlan) -> float:
     """By how much the mean is worse than the leader's, over the same seeds. Not a number if they share none."""
     if not pairs:
@@ -334,15 +292,16 @@ def estimate_over_seeds(trials: Sequence[TrialRecord], plan: ComparisonPlan) -> 
 def _estimate(groups: Sequence[Sequence[TrialRecord]], plan: ComparisonPlan) -> Estimate:
     """The estimate over groups of trials: one trial for each seed, or the evaluation trials of each study."""
     scale, worst = plan.scale, plan.scale.worst
+    failed = sum(any(trial.result.status == "failed" for trial in group) for group in groups)
     if all(trial.result.status != "ok" for group in groups for trial in group):  # nothing was measured
-        return Estimate(worst, worst, worst, len(groups), len(groups), len(groups), scale.maximize)
+        return Estimate(worst, worst, worst, len(groups), len(groups), len(groups), scale.maximize, failed)
     values = [[measured_value(trial.result, plan) for trial in group] for group in groups]
     lost = sum(not all(map(math.isfinite, group)) for group in values)
     unimproved = sum(not all(plan.scale.is_improvement(value, plan.judged_on) for value in group) for group in values)
     scores = statistics.interval([fmean(unclipped_scores(group, plan)) for group in groups])
     mean, best_end, worst_end = (scale.loss(score) for score in (scores.mean, scores.low, scores.high))
     low, high = sorted((scale.possible(best_end), worst if lost else scale.possible(worst_end)))
-    return Estimate(mean, low, high, len(groups), lost, unimproved, scale.maximize)
+    return Estimate(mean, low, high, len(groups), lost, unimproved, scale.maximize, failed)
 
 
 def _metrics(trials: Sequence[TrialRecord]) -> dict[str, Estimate]:
@@ -364,15 +323,11 @@ def good_rates(searched: Sequence[TrialRecord], plan: ComparisonPlan) -> float |
         plan: The plan of the comparison.
 
     Returns:
-        A factor of at least 1. None if no learning rate was searched or none ended well, or if settings were pruned,
-        because a pruned setting might have been good.
+        A factor of at least 1. None if no rate was searched or ended well, or if settings were pruned.
     """
     scale, split = plan.scale, plan.selected_on
-    rates = [
-        (loss_of(trial.result, split, scale.worst), trial.settings["lr"])
-        for trial in searched
-        if "lr" in trial.settings
-    ]
+    with_rate = [trial for trial in searched if "lr" in trial.settings]
+    rates = [(loss_of(trial.result, split, scale.worst), trial.settings["lr"]) for trial in with_rate]
     if not rates or (plan.studies is not None and plan.studies.pruned):
         return None
     values = sorted((value for value, _ in rates), key=scale.cost)

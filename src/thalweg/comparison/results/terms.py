@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from thalweg.comparison.protocol.race import Race
+from thalweg.comparison.results.estimate import Estimate
 from thalweg.comparison.results.records import ComparisonRecord
-from thalweg.comparison.results.summary import Estimate, Summary
+from thalweg.comparison.results.summary import Summary
 from thalweg.tasks.measurement import with_article
 
 TENFOLD = 9.0  # from this share on, a factor is easier to read than a percentage
@@ -49,9 +50,11 @@ class Terms:
         """
         seeds = f"{value.count} {source or ('fresh seed' if value.count == 1 else 'fresh seeds')}"
         if value.lost:
-            precision = f"{seeds}, {value.lost} of them lost"
+            precision = f"{seeds}, {value.lost_in_words}"
         elif value.count == 1:
             precision = seeds
+        elif value.is_constant:
+            precision = f"the same value from all {seeds}"
         else:
             precision = f"95 % interval {value.low:.4g} to {value.high:.4g}, {seeds}"
         return f"{name} {self.before_value} {value.bound}{value.mean:.4g}{self.after_value} ({precision})"

@@ -1,15 +1,16 @@
 """Verdict: the statements that the findings allow. Two questions, two paragraphs."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from thalweg.comparison.protocol.procedure import Evidence, Findings
 from thalweg.comparison.protocol.race import MAX_LOST_SHARE, Race
 from thalweg.comparison.protocol.studies import Ranking
+from thalweg.comparison.results.equal_seeds import find_equal_seeds
+from thalweg.comparison.results.estimate import Estimate
 from thalweg.comparison.results.records import ComparisonRecord, TrialRecord
 from thalweg.comparison.results.stored_findings import common_step
-from thalweg.comparison.results.summary import Estimate
 from thalweg.comparison.results.terms import Terms, percent
 from thalweg.tasks.description import Described
 
@@ -58,6 +59,7 @@ class RunState:
         step: The evaluation at which contenders are compared if no training has ended, with its unit: ``report 3``.
         time: The time budget in words; empty if the budget is no time.
         is_running: True while it is running.
+        is_one_seed: True if all seeds give the same values, so that they are the evidence of one.
     """
 
     is_finished: bool = True
@@ -66,6 +68,7 @@ class RunState:
     step: str = ""
     time: str = ""
     is_running: bool = False
+    is_one_seed: bool = False
 
 
 def run_state(record: ComparisonRecord, trials: Sequence[TrialRecord], *, is_running: bool = False) -> RunState:
@@ -82,6 +85,7 @@ def run_state(record: ComparisonRecord, trials: Sequence[TrialRecord], *, is_run
         step=f"report {step}" if is_function else f"step {step} of {length}",
         time=f"{budget.seconds:g} s" if budget is not None and budget.seconds is not None else "",
         is_running=is_running and record.finished is None,
+        is_one_seed=find_equal_seeds(trials) is not None,
     )
 
 
@@ -100,6 +104,8 @@ def judge(findings: Findings, values: Mapping[str, Estimate], terms: Terms, stat
     ranked = None if ranking is None else ranking.remaining
     if race.settled == "unended":
         return _unended_verdict(race, state, ranking_text)
+    if state.is_one_seed:
+        race = _of_one_seed(race)
     leader = race.recommended or race.remaining[0]
     value = values[leader]
     unimproved = (
@@ -126,9 +132,18 @@ def judge(findings: Findings, values: Mapping[str, Estimate], terms: Terms, stat
         recommended=race.recommended,
         ranked=ranked,
         headline=_headline(race, race.recommended, state),
-        text=_with_state(_text(findings, race.recommended, value, terms), state),
+        text=_with_state(_text(race, findings.evidence, value, terms, state), state),
         ranking_text=ranking_text,
     )
+
+
+def _of_one_seed(race: Race) -> Race:
+    """Return a race in which nothing is shown, because all its seeds are one; the best value first."""
+    if len(race.scores) < 2 or race.settled == "unraced":
+        return race
+    dropped = [name for names in reversed(race.dropped) for name in reversed(names)]
+    remaining = [*race.remaining, *dropped]
+    return replace(race, settled="open", dropped=[], remaining=remaining, within=remaining[:1], seeds_needed=None)
 
 
 def _with_state(text: str, state: RunState) -> str:
@@ -176,6 +191,8 @@ def _headline(race: Race, recommended: str, state: RunState) -> str:
         return f"Best so far: {recommended}."
     if race.settled != "open" or not rivals:
         return f"Use {recommended}."
+    if state.is_one_seed:
+        return f"{recommended} for one seed only: not settled."
     return f"{recommended} or {rivals[0] if len(rivals) == 1 else f'{len(rivals)} others'}: not told apart."
 
 
@@ -202,10 +219,16 @@ def _lost_text(race: Race, terms: Terms) -> str:
     return f"{_listed(race.within)} lead, but each was {lost}. No contender is recommended."
 
 
-def _text(findings: Findings, recommended: str, value: Estimate, terms: Terms) -> str:
-    race, evidence = findings.race, findings.evidence
+def _text(race: Race, evidence: Evidence | None, value: Estimate, terms: Terms, state: RunState) -> str:
+    recommended = race.recommended
+    assert recommended is not None
     sentences = [f"{terms.reached(recommended, value, _source(evidence))}."]
-    if len(race.scores) > 1:
+    if state.is_one_seed and race.settled == "open":
+        sentences.append(
+            "All seeds give the same values, so they are one seed: the differences in the table hold for this seed "
+            "only, and nothing is shown for another."
+        )
+    elif len(race.scores) > 1:
         sentences += _separation(race, recommended, terms)
     completed = race.completed[recommended]
     if not all(completed):

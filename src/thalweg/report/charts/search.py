@@ -248,7 +248,8 @@ def pruned_rows(results: Results) -> list[dict[str, Any]]:
                 "tried": len(trials),
                 "ended": statuses["ok"],
                 "stopped": len(stopped),
-                "lost": statuses["diverged"] + statuses["failed"],
+                "diverged": statuses["diverged"],
+                "failed": statuses["failed"],
                 "stopped_at": _steps_of(stopped),
                 "seconds": sum(trial.result.seconds for trial in stopped),
             }
