@@ -7,7 +7,7 @@ one rule to another: ``then(adam,sgd)``.
 
 import re
 from collections.abc import Callable
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from itertools import accumulate
 from types import ModuleType
 from typing import Any, TypeVar
@@ -24,6 +24,7 @@ from thalweg.rules.core.rule import Rule
 _MAX_LENGTH = 1000  # of an expression: each name in it is looked up, and each wrapper checks all rules inside
 _MAX_DEPTH = 32
 _CALL = re.compile(r"(\w+)\((.*)\)")
+_ASSIGNMENT = re.compile(r"\s*(\w+)\s*=")
 
 _T = TypeVar("_T")
 
@@ -98,6 +99,12 @@ def as_rule(who: str, value: Any) -> Rule:
 
 
 def _rule_of_file(name: str) -> Rule:
+    base, mark, _ = name.partition(":")
+    if mark:
+        raise UnknownNameError(
+            f"thalweg: a rule must be a name without settings here, got {shown(name)}. Pass {shown(base)}, and the "
+            "settings as arguments, lr=0.1."
+        )
     if name not in RULES:
         raise UnknownNameError(f"thalweg: no rule is called {shown(name)}. {nearest(name, RULES)}")
     return RULES[name]()
@@ -136,11 +143,16 @@ def parse_expression(
             return make_combined("+", *map(parse, operands))
         if match := _CALL.fullmatch(text):
             name, inner = match.groups()
+            if name != "then" and name not in WRAPPERS:
+                raise UnknownNameError(f"thalweg: no wrapper is called {name!r}. {nearest(name, [*WRAPPERS, 'then'])}")
+            members, settings = _split_settings(name, inner)
+            if settings:
+                return make_single(f"{name}({','.join(members)}):{','.join(settings)}")
             if name == "then":
-                return make_combined("then", *map(parse, split_at(inner, ",")))
-            if name not in WRAPPERS:
-                raise UnknownNameError(f"thalweg: no wrapper is called {name!r}. {nearest(name, WRAPPERS)}")
+                return make_combined("then", *map(parse, members))
             return make_wrapped(WRAPPERS[name], parse(inner))
+        if _CALL.fullmatch(split_at(text, ":")[0]):  # with settings after its parentheses
+            return make_single(text)
         if any(mark in text.partition(":")[0] for mark in "(+)") or not text:
             raise UnknownNameError(
                 f"thalweg: a rule must read like adamw, cautious(adamw), muon+adamw or then(adam,sgd), got "
@@ -149,6 +161,29 @@ def parse_expression(
         return make_single(text)
 
     return parse(text)
+
+
+def _split_settings(name: str, inner: str) -> tuple[list[str], list[str]]:
+    """Divide what stands in the parentheses of ``then`` or a wrapper into members and the settings of the whole.
+
+    A setting that follows a member with settings belongs to that member, unless only the whole knows it.
+
+    Example:
+        >>> _split_settings("then", "adam:lr=0.1,beta1=0.8,sgd,switch_at=5")
+        (['adam:lr=0.1,beta1=0.8', 'sgd'], ['switch_at=5'])
+    """
+    own = {field.name for field in fields(Switched if name == "then" else WRAPPERS[name])}
+    members: list[str] = []
+    settings: list[str] = []
+    for part in split_at(inner, ","):
+        key = _ASSIGNMENT.match(part)
+        if key is None or not members:
+            members.append(part)
+        elif key[1] in own or settings or len(split_at(members[-1], ":")) == 1:
+            settings.append(part.strip())
+        else:
+            members[-1] += "," + part
+    return members, settings
 
 
 def _depth(text: str) -> int:

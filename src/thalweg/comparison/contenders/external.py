@@ -96,11 +96,11 @@ class ExternalOptimizer:
                     f"{self.path}: the settings are {', '.join(self.declared)}, got {name!r}. "
                     f"{nearest(name, self.declared)}"
                 )
-            bound, default = self.declared[name].bound, self.declared[name].default
+            bound = self.declared[name].bound
             if (bound is None) != isinstance(value, bool) or (bound is not None and value not in bound):
                 allowed = "true or false" if bound is None else f"a number {bound}"
                 raise SettingError(f"{self.path}: {name} must be {allowed}, got {value!r}.")
-            if isinstance(default, int) and not isinstance(default, bool):
+            if self.declared[name].kind == "count":
                 settings[name] = round(value)
         return replace(self, changed={**self.changed, **settings})
 
@@ -211,6 +211,7 @@ def external_optimizer(make: Callable[..., Any], path: str) -> ExternalOptimizer
     except (TypeError, ValueError):
         raise SettingError(f"{path}: it must be callable as (params, lr=...), got {make!r:.80}.") from None
     declared: dict[str, Hyper] = {}
+    hints = _hints_of(make)
     switches = frozenset(
         argument.name for argument in arguments if argument.name in _EXECUTION_SWITCHES and argument.default is None
     )
@@ -219,7 +220,7 @@ def external_optimizer(make: Callable[..., Any], path: str) -> ExternalOptimizer
         if argument.name == "lr" and (value is None or value is inspect.Parameter.empty):
             value = _LR_WITHOUT_DEFAULT
         if isinstance(value, bool | int | float):
-            declared[argument.name] = _declare(argument.name, None, value)
+            declared[argument.name] = _declare(argument.name, None, value, hints.get(argument.name))
         elif isinstance(value, tuple) and value and all(isinstance(part, int | float) for part in value):
             for k, part in enumerate(value, 1):
                 name = f"{argument.name.removesuffix('s')}{k}"
@@ -234,25 +235,42 @@ def external_optimizer(make: Callable[..., Any], path: str) -> ExternalOptimizer
     return ExternalOptimizer(make, path, declared, optional_switches=switches, text_keywords=texts)
 
 
-def _declare(name: str, keyword: str | None, value: float | bool) -> Hyper:
+def _declare(name: str, keyword: str | None, value: float | bool, hint: Any = float) -> Hyper:
+    """Return the declaration of an argument; `hint` is its annotation, None if it has none."""
     if isinstance(value, bool):
         return Hyper(value, "", keyword=keyword)
     if name == "lr":
         around = Range(value * 10**-_DECADES, value * 10**_DECADES, "log") if value > 0 else _KNOWN["lr"].search
-        return Hyper(value, "", bound=Bound(">= 0"), search=around, order=1, keyword=keyword)
+        return Hyper(float(value), "", bound=Bound(">= 0"), search=around, order=1, keyword=keyword)
     if known := _KNOWN.get(name):
-        return replace(known, default=value, keyword=keyword)
-    return Hyper(value, "", bound=_ANY, keyword=keyword)
+        return replace(known, default=float(value), keyword=keyword)
+    if _is_count(value, hint):
+        return Hyper(value, "", bound=_ANY, keyword=keyword, kind="count")
+    return Hyper(float(value), "", bound=_ANY, keyword=keyword)
+
+
+def _is_count(value: float, hint: Any) -> bool:
+    """Return True if an argument is a whole number: its annotation says so, or its default if it has none.
+
+    A default of 0 or 1 without an annotation says nothing: `momentum=0` is no whole number.
+    """
+    allowed = get_args(hint) or (hint,)
+    return type(value) is int and ((int in allowed and float not in allowed) or (hint is None and value > 1))
 
 
 def _texts_of(make: Callable[..., Any], name: str) -> list[str]:
     """Return the texts that the annotation of a keyword allows; none if it does not list them."""
-    try:
-        annotation = get_type_hints(make.__init__ if inspect.isclass(make) else make).get(name)
-    except Exception:  # names that only a type checker can resolve
-        return []
+    annotation = _hints_of(make).get(name)
     parts = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
     return [text for part in parts if get_origin(part) is Literal for text in get_args(part) if isinstance(text, str)]
+
+
+def _hints_of(make: Callable[..., Any]) -> dict[str, Any]:
+    """Return the annotations of the arguments; none if they hold names that only a type checker can resolve."""
+    try:
+        return get_type_hints(make.__init__ if inspect.isclass(make) else make)
+    except Exception:
+        return {}
 
 
 def load_optimizer(text: str) -> ExternalOptimizer | Rule:

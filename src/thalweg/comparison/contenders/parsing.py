@@ -5,12 +5,14 @@ The forms of a text::
     adam                            a rule at its defaults
     AdamW                           a rule by the name of its class
     adam:beta2=0.95,lr=1e-4..1e-2   a setting pinned, another searched in a range of the user's
+    lbfgs:history_size=5..50        a whole number, of which only whole numbers are tried
     lbfgs:line_search_fn=fixed      a setting that is a word
     adam:schedule=cosine            with a schedule of its own (`none` for optimizers that need none)
     cautious(adamw)                 a wrapper around it; settings may follow: clip(sgd):max_norm=0.5
     muon+adamw                      hidden matrices by the first, all else by the second (thalweg.optim.route)
     named(d=sgd,g=adam)             several optimizers in one training, make_optimizer(model, name="d"), each its own
     then(adam,sgd):switch_at=500    the first for so many steps, then the second, which may be lbfgs
+    then(adam,sgd,switch_at=500)    the same; settings of a wrapper may stand inside its parentheses too
     torch.optim:NAdam:lr=1e-4..1    a class of torch's form, by module and name; torch.optim.NAdam is the same
     path/to/file.py:make            a function (params, lr=...) of the user's
 """
@@ -27,6 +29,7 @@ from thalweg.comparison.contenders.external import ExternalOptimizer, external_o
 from thalweg.comparison.contenders.members import PREFIX, parse_members, with_members
 from thalweg.comparison.contenders.named import CONTENDERS, RECOMMENDED, short_name, summary_of
 from thalweg.comparison.contenders.schedule import check_schedule
+from thalweg.comparison.contenders.setting_texts import assignments_of, parse_range, parse_value, split_assignment
 from thalweg.errors import KeywordError, SettingError, UnknownNameError, nearest, shown
 from thalweg.optim import RuleOptimizer
 from thalweg.registry import combine_rules, name_of_rule, parse_expression, split_at
@@ -37,7 +40,6 @@ ContenderLike = str | Rule | Contender | Callable[..., Any] | Mapping[str, Any] 
 MAX_CONTENDERS = 100  # of a comparison; an interval for each of more would say nothing
 MAX_TEXT = 20_000  # characters of the text of a contender
 MAX_LIST = 100_000  # characters of a list of contenders
-_WIDE = 10.0  # a range whose ends have at least this ratio is searched in its logarithm
 
 
 def parse(text: str) -> Contender:
@@ -68,7 +70,7 @@ def parse(text: str) -> Contender:
     text, assignments = ":".join((base, *rest)), ":".join(rest)
     if any(mark in base for mark in "(+"):
         contender = parse_expression(base, parse, _wrap, _combine)
-        contender = replace(contender, recommended=RECOMMENDED.get(base, {}))
+        contender = replace(contender, name=base, recommended=RECOMMENDED.get(base, {}))
     elif base in CONTENDERS:
         contender = CONTENDERS[base]
     elif rest:
@@ -117,7 +119,7 @@ def with_user_settings(contenders: Sequence[Contender], texts: Sequence[str]) ->
 def _parse_settings(contender: Contender, text: str) -> Settings:
     """Parse ``lr=3e-4,beta1=0.95`` as a point of the search of a contender."""
     settings: Settings = {}
-    for key, value in map(_split_assignment, _assignments(contender, text)):
+    for key, value in map(split_assignment, assignments_of(contender, text)):
         optimizer, _, name = key.rpartition(".")  # of the setting of one of several optimizers, d.lr
         owner = _owner(contender, optimizer, name)
         if name in owner.pinned:
@@ -127,7 +129,7 @@ def _parse_settings(contender: Contender, text: str) -> Settings:
             settings[key] = tunable.value(tunable.parsed(value))
             tunable.check(settings[key], f"{contender.name}: {key}")
         else:
-            settings[key] = _parse_value(owner, name, value)
+            settings[key] = parse_value(owner, name, value)
             owner.rule.with_(**{name: settings[key]})
         bounds = contender.space(MAX_ORDER).get(key)
         if bounds is not None and bounds.scale == "log" and settings[key] <= 0:
@@ -140,20 +142,6 @@ def _owner(contender: Contender, optimizer: str, setting: str) -> Contender:
     if optimizer in contender.members:
         return contender.members[optimizer]
     return next((member for member in contender.members.values() if setting in member.rule.hypers()), contender)
-
-
-def _assignments(contender: Contender, text: str) -> list[str]:
-    """Split ``lr=3e-4,beta1=0.95``; raise SettingError if a part is no assignment."""
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    for part in parts:
-        if "=" not in part:
-            raise SettingError(f"{contender.name}: a setting must read name=value, got {part!r}.")
-    return parts
-
-
-def _split_assignment(text: str) -> tuple[str, str]:
-    key, _, value = text.partition("=")
-    return key.strip(), value.strip()
 
 
 def _parts(text: str) -> list[str]:
@@ -170,13 +158,13 @@ def _with_assignments(contender: Contender, name: str, assignments: str) -> Cont
     settings: dict[str, Any] = {}
     ranges: dict[str, Range] = {}
     schedule = contender.schedule
-    for key, value in map(_split_assignment, _assignments(contender, assignments)):
+    for key, value in map(split_assignment, assignments_of(contender, assignments)):
         if key == "schedule":
             schedule = check_schedule(value)
         elif ".." in value:
-            ranges[key] = _parse_range(contender, key, value)
+            ranges[key] = parse_range(contender, key, value)
         else:
-            settings[key] = _parse_value(contender, key, value)
+            settings[key] = parse_value(contender, key, value)
     try:
         rule = contender.rule.with_(**settings)
         for key, bounds in ranges.items():  # both ends must be allowed
@@ -189,7 +177,7 @@ def _with_assignments(contender: Contender, name: str, assignments: str) -> Cont
         name=name,
         rule=rule,
         pinned=(contender.pinned | settings.keys()) - ranges.keys(),
-        ranges=ranges,
+        ranges={key: bounds for key, bounds in contender.ranges.items() if key not in settings} | ranges,
         schedule=schedule,
         recommended={} if contender.recommended.keys() & settings.keys() else contender.recommended,
     )
@@ -212,6 +200,8 @@ def _combine(operator: str, *parts: Contender) -> Contender:
     rule = combine_rules(operator, *map(_rule_of, parts))
     assert isinstance(rule, CompositeRule)
     prefixed = [(f"{name}_", part) for name, part in zip(rule.member_names[1:], parts[1:], strict=True)]
+    for prefix, part in prefixed:
+        _check_own_settings(prefix, part, rule)
     pinned = first.pinned.union(*({prefix + name for name in part.pinned} for prefix, part in prefixed))
     ranges = {prefix + name: bounds for prefix, part in prefixed for name, bounds in part.ranges.items()}
     if operator == "+":
@@ -233,6 +223,19 @@ def _combine(operator: str, *parts: Contender) -> Contender:
     )
 
 
+def _check_own_settings(prefix: str, part: Contender, rule: CompositeRule) -> None:
+    """Raise SettingError if a text sets a setting of a later rule that all rules of a composite share."""
+    if ":" not in part.name:
+        return
+    for name in sorted(part.pinned | part.ranges.keys()):
+        if prefix + name not in rule.hypers():
+            ratio = ", and its ratio: lr_ratio=10" if name == "lr" else ""
+            raise SettingError(
+                f"{rule.name}: {name} must be set once, since the rules share it, got {shown(part.name)}. "
+                f"Set it at the first rule{ratio}."
+            )
+
+
 def _needs_closure(contender: Contender) -> bool:
     return contender.thalweg_rule is not None and contender.thalweg_rule.traits.needs == "closure"
 
@@ -246,40 +249,6 @@ def _rule_of(contender: Contender) -> Rule:
             "Write adamw, say."
         )
     return rule
-
-
-def _parse_range(contender: Contender, key: str, text: str) -> Range:
-    """Parse ``1e-4..1e-1``; the scale is the declared one, else logarithmic if the range is wide."""
-    low, _, high = text.partition("..")
-    ends = float(_parse_value(contender, key, low)), float(_parse_value(contender, key, high))
-    if not ends[0] < ends[1]:
-        raise SettingError(f"{contender.name}: {key} must be a range low..high, got {text!r}.")
-    hyper = contender.rule.hypers().get(key)
-    if hyper is None or hyper.search is None:
-        return Range(*ends, "log" if 0 < ends[0] * _WIDE <= ends[1] else "linear")
-    if hyper.search.scale == "log" and ends[0] <= 0:
-        raise SettingError(f"{contender.name}: {key} is searched in its logarithm, so low must be > 0, got {text!r}.")
-    if hyper.search.scale == "log-to-one" and ends[1] >= 1:
-        raise SettingError(
-            f"{contender.name}: {key} is searched by its distance to 1, so high must be < 1, got {text!r}."
-        )
-    return replace(hyper.search, low=ends[0], high=ends[1])
-
-
-def _parse_value(contender: Contender, key: str, text: str) -> Any:
-    hyper = contender.rule.hypers().get(key)
-    if hyper is not None and hyper.kind == "choice":
-        return text
-    rule = contender.rule
-    if isinstance(rule, ExternalOptimizer) and key in rule.text_keywords:
-        return rule.parse_text(key, text)
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    try:
-        value = float(text)
-    except ValueError:
-        raise SettingError(f"{contender.name}: {key} must be a number, true or false, got {text!r}.") from None
-    return int(value) if hyper is not None and hyper.kind == "count" and value.is_integer() else value
 
 
 def split_list(text: str) -> list[str]:

@@ -43,8 +43,7 @@ def draw_settings(
         space: Search range of each setting; None for the settings that so many trials open.
     """
     space = contender.space(order_opened_by(trials)) if space is None else space
-    settings = contender.start_settings()
-    start = {name: settings[name] if name in contender.task_settings else float(settings[name]) for name in space}
+    start = start_values(contender, space)
     for name in contender.ranges.keys() & space.keys():  # within the range that the user gave
         start[name] = space[name].clamp(start[name])
     first = [start] if with_start or not space else []
@@ -61,6 +60,15 @@ def draw_settings(
         for point in points
     ]
     return [*first, *drawn]
+
+
+def start_values(contender: Contender, space: Mapping[str, Range]) -> Settings:
+    """Return the contender's own value of each searched setting; a number is a float unless the range is whole."""
+    own = contender.start_settings()
+    return {
+        name: own[name] if name in contender.task_settings or bounds.whole else float(own[name])
+        for name, bounds in space.items()
+    }
 
 
 def rounded(bounds: Range, position: float) -> Any:

@@ -102,6 +102,11 @@ class Hyper:
         return self.kind != "number"
 
     @property
+    def is_whole(self) -> bool:
+        """True if only whole numbers have a meaning: counts and numbers of steps."""
+        return self.kind == "count" or self.unit == "steps"
+
+    @property
     def requirement(self) -> str:
         """The condition on a value, in words."""
         if self.kind == "switch":

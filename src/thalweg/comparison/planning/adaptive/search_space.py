@@ -15,7 +15,7 @@ import torch
 
 from thalweg.comparison.contenders.contender import MAX_ORDER, Contender, Settings, full_name
 from thalweg.comparison.contenders.named import CONTENDERS, DEFAULTS_DO_BEST, RECOMMENDED_RECORD
-from thalweg.comparison.planning.search import rounded
+from thalweg.comparison.planning.search import rounded, start_values
 from thalweg.comparison.protocol.trial import RECOMMENDED, START, USER_TRIAL
 from thalweg.errors import ThalwegError
 from thalweg.optim.transfer import transfer
@@ -154,8 +154,7 @@ def search_space_of(contender: Contender, ranges: Mapping[str, Range] | None = N
         (0.01, {-1: {'lr': 0.001, 'weight_decay': 0.0}, -2: {'lr': 0.59, 'weight_decay': 0.0}})
     """
     searched = replace(contender, ranges={**contender.ranges, **(ranges or {})}).space(MAX_ORDER)
-    own = contender.start_settings()
-    defaults: Settings = {name: own[name] if name in contender.task_settings else float(own[name]) for name in searched}
+    defaults = start_values(contender, searched)
     recommended: Settings = {name: value for name, value in contender.recommended.items() if name in searched}
     for start in (defaults, recommended):  # within a range that the user gave
         for name in start:
