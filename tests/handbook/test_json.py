@@ -135,10 +135,14 @@ def test_every_command_with_json_has_a_section() -> None:
     assert set(OUTPUTS) == set(re.findall(r"^## (.*)$", TEXT, flags=re.MULTILINE))
 
 
-@pytest.mark.parametrize("healthy", [None, True])
-def test_a_diagnosis_without_a_cause_has_the_types_of_the_page(healthy: bool | None) -> None:
-    keys, values = documented("doctor"), replace(diagnoses.healthy(), healthy=healthy).to_json()
-    assert (values["healthy"], values["cause"]) == (healthy, None)
+ENDED_EARLY = replace(diagnoses.healthy(), healthy=None)
+
+
+@pytest.mark.parametrize("diagnosis", [ENDED_EARLY, diagnoses.healthy(), diagnoses.not_a_number(), diagnoses.unknown()])
+def test_every_diagnosis_has_the_types_of_the_page(diagnosis: Any) -> None:
+    keys, values = documented("doctor"), diagnosis.to_json()
+    assert values["healthy"] is diagnosis.healthy
+    assert (values["cause"] is None) == (diagnosis.healthy is not False or not diagnosis.findings)
     for path, value in flattened(values):
         key = described(path, keys)
         assert key, f"{path} is not documented in docs/reference/json.md"
