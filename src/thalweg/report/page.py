@@ -144,8 +144,8 @@ def _values(comparison: Comparison, live: LiveState | None) -> dict[str, Callabl
         "left_out": lambda: page_data()["raw"]["left_out"] if page_data()["raw"] else "",
         "live": lambda: live,
         "how_sure": lambda: how_sure(comparison),
-        "half_budget": lambda: make(
-            "what half the budget concludes", lambda: search.half_budget_sentence(comparison), ""
+        "half_search": lambda: make(
+            "what half of the search shows", lambda: search.half_search_sentences(comparison), ""
         ),
         "is_exchangeable": lambda: search.is_exchangeable(comparison),
         "pruned": lambda: search.pruned_rows(comparison),
