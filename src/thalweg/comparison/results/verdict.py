@@ -7,8 +7,8 @@ from typing import Literal
 from thalweg.comparison.protocol.procedure import Evidence, Findings
 from thalweg.comparison.protocol.race import MAX_LOST_SHARE, Race
 from thalweg.comparison.protocol.studies import Ranking
-from thalweg.comparison.results.equal_seeds import find_equal_seeds
 from thalweg.comparison.results.estimate import Estimate
+from thalweg.comparison.results.functions.equal_seeds import find_equal_seeds
 from thalweg.comparison.results.records import ComparisonRecord, TrialRecord
 from thalweg.comparison.results.stored_findings import common_step
 from thalweg.comparison.results.terms import Terms, percent
