@@ -1,4 +1,4 @@
-"""The sentences of the page: how sure a verdict is, what half the budget concludes, and the findings of a contender."""
+"""The sentences of the page: how sure a verdict is, what half of the search shows, and the findings of a contender."""
 
 import math
 import shlex
@@ -16,7 +16,7 @@ from thalweg.comparison.results.storage.trials import trial_of_values, values_of
 from thalweg.comparison.results.summary import RangeEdge
 from thalweg.report.certainty import how_sure
 from thalweg.report.charts.comparison import curve_charts, learning_rate_chart, split_sentences
-from thalweg.report.charts.search import budget_chart, budget_curves, half_budget_sentence, pruned_rows
+from thalweg.report.charts.search import budget_chart, budget_curves, half_search_sentences, pruned_rows
 from thalweg.report.contender_findings import findings_of
 from thalweg.report.raw_numbers import raw_numbers, size_of
 
@@ -64,10 +64,41 @@ def test_the_budget_follows_the_order_of_an_adaptive_search(measured: Comparison
     chart = budget_chart(measured, dict.fromkeys(curves, 0))
     assert chart is not None
     assert chart.views[0].vertical == (total / 2, "half")
-    sentence = half_budget_sentence(measured)
+    sentence = half_search_sentences(measured)
     half = min(curves, key=lambda name: curves[name].at(total / 2))
-    assert sentence.startswith(f"Half the budget would have concluded {half}, with a reported value of ")
+    assert sentence.startswith(f"After half of its settings {half} leads the search, with a reported value of ")
     assert ("the same contender" in sentence) == (half == best.contender)
+
+
+@pytest.mark.parametrize(
+    ("stage", "words"),
+    [
+        ("race", "nevertheless: the race from fresh seeds decides it"),
+        ("finals", "nevertheless: trainings from fresh seeds decide it"),
+        ("search", "nevertheless: it needs the second half of the search"),
+    ],
+)
+def test_half_of_the_search_never_contradicts_the_verdict(measured: Comparison, stage: str, words: str) -> None:
+    curves, total = budget_curves(measured)
+    half = min(curves, key=lambda name: curves[name].at(total / 2))
+    rival = next(name for name in curves if name != half)
+    race, evidence = measured.findings.race, measured.findings.evidence
+    findings = replace(
+        measured.findings,
+        race=replace(race, scores={half: [1.0] if stage == "race" else [], rival: []}),
+        evidence=replace(evidence, final_seeds=int(stage == "finals")),
+    )
+
+    def sentences(recommended: str | None) -> str:
+        verdict = replace(measured.verdict, recommended=recommended)
+        names = ("plan", "contenders", "trainings", "metric", "record")
+        results = SimpleNamespace(**{name: getattr(measured, name) for name in names})
+        results.verdict, results.findings = verdict, findings
+        return half_search_sentences(results)
+
+    assert f"The verdict is {rival} {words}" in sentences(rival)
+    assert sentences(half).endswith(f"The verdict, {half}, is the leader of half of the search.")
+    assert "The verdict recommends neither" in sentences(None)
 
 
 def test_curves_have_steps_and_seconds(measured: Comparison) -> None:

@@ -13,6 +13,7 @@ from thalweg.comparison.presentation.trial_table import TrialTable
 from thalweg.comparison.protocol.procedure import Findings
 from thalweg.comparison.results.cautions import cautions, softened
 from thalweg.comparison.results.environment import device_of, mixed_hardware
+from thalweg.comparison.results.functions.equal_seeds import find_equal_seeds
 from thalweg.comparison.results.half_sample_check import half_sample_check
 from thalweg.comparison.results.records import ComparisonRecord, TrialRecord
 from thalweg.comparison.results.scoring import plan_covering
@@ -133,8 +134,8 @@ class Comparison:
 
     @property
     def half_sample_check(self) -> list[str]:
-        """The results of half of the studies and of half of the seeds, in sentences."""
-        return half_sample_check(self.findings)
+        """The results of half of the studies and of half of the seeds, in sentences; none if all seeds are alike."""
+        return [] if find_equal_seeds(self.trainings) is not None else half_sample_check(self.findings)
 
     @property
     def cautions(self) -> list[str]:

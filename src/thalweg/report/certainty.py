@@ -2,7 +2,7 @@
 
 from thalweg.comparison import Comparison
 from thalweg.comparison.results.cautions import preferred_on_validation
-from thalweg.comparison.results.equal_seeds import find_equal_seeds
+from thalweg.comparison.results.functions.equal_seeds import find_equal_seeds
 
 
 def how_sure(comparison: Comparison) -> str:

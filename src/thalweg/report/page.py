@@ -10,11 +10,11 @@ from typing import Any
 from markupsafe import Markup
 
 from thalweg.comparison import Comparison
-from thalweg.comparison.presentation.overview import compared_value, format_settings
+from thalweg.comparison.presentation.overview import compared_value, format_settings, worse_by_in_words
 from thalweg.comparison.protocol.design import SettingDesign
 from thalweg.comparison.results.records import TrialRecord
 from thalweg.comparison.results.summary import GOOD_RATE_MARGIN, STAGES, Summary
-from thalweg.comparison.results.terms import name_of_measure
+from thalweg.comparison.results.terms import HEADINGS, name_of_measure
 from thalweg.comparison.training.workload_record import SPLITS
 from thalweg.errors import printable
 from thalweg.parts import Parts
@@ -144,8 +144,8 @@ def _values(comparison: Comparison, live: LiveState | None) -> dict[str, Callabl
         "left_out": lambda: page_data()["raw"]["left_out"] if page_data()["raw"] else "",
         "live": lambda: live,
         "how_sure": lambda: how_sure(comparison),
-        "half_budget": lambda: make(
-            "what half the budget concludes", lambda: search.half_budget_sentence(comparison), ""
+        "half_search": lambda: make(
+            "what half of the search shows", lambda: search.half_search_sentences(comparison), ""
         ),
         "is_exchangeable": lambda: search.is_exchangeable(comparison),
         "pruned": lambda: search.pruned_rows(comparison),
@@ -163,6 +163,8 @@ def _values(comparison: Comparison, live: LiveState | None) -> dict[str, Callabl
         "has_starting_points": lambda: any(summary.recommended is not None for summary in summaries()),
         "target": lambda: plan.target,
         "maximize": lambda: plan.maximize,
+        "headings": lambda: HEADINGS,
+        "num_seeds_differ": lambda: len({compared_value(summary, plan).count for summary in summaries()}) > 1,
         "metrics": lambda: list(dict.fromkeys(name for summary in summaries() for name in summary.metrics)),
         "measured": lambda: {split: name_of_measure(record, split) for split in SPLITS},
         "choices": lambda: _choices(comparison),
@@ -247,7 +249,7 @@ def _table_row(comparison: Comparison, summary: Summary) -> dict[str, Any]:
         "lost_settings": sum(entry.result.status not in ("ok", "pruned", "stopped") for entry in searched),
         "num_settings": len(searched),
         "seconds": summary.seconds,
-        "worse_by": summary.worse_by_text,
+        "worse_by": worse_by_in_words(summary, plan),
         "worse_by_number": summary.worse_by,
         "metrics": summary.metrics,
         "untuned": summary.untuned,

@@ -184,7 +184,7 @@ def test_the_value_and_the_difference_come_from_the_same_seeds_and_rows_are_in_o
         )
         assert value == f"{own_mean:.4g}"
         share = own_mean / leaders_mean - 1
-        text = f"{1 + share:.3g}x" if share >= 9 else f"{100 * share:.1f} %"
+        text = f"{1 + share:.3g}x" if share >= 9 else f"{100 * abs(share):.1f} %{' better' if share < 0 else ''}"
         assert worse_by == ("–" if summary is leader else text)
         order.append((-len(summary.beside_leader), share))
     assert order[1:] == sorted(order[1:])

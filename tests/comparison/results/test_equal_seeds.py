@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import thalweg
-from thalweg.comparison.results.equal_seeds import find_equal_seeds
+from thalweg.comparison.results.functions.equal_seeds import find_equal_seeds
 from thalweg.comparison.results.records import TrialRecord
 from thalweg.comparison.training.functions.optimizer_use import OptimizerUse
 from thalweg.comparison.training.result import Evaluation, TrainingResult
@@ -93,6 +93,7 @@ def test_a_function_that_seeds_itself_is_cautioned_and_nothing_is_settled(tmp_pa
     assert f"the training function ({__file__}:{line} makes its optimizer) seeds itself" in caution
     assert "torch.initial_seed()" in caution
     assert how_sure(comparison) == "Not settled: all seeds give the same values, so they are the evidence of one seed."
+    assert comparison.half_sample_check == []
     result = json.loads(json.dumps(comparison.to_json()))
     assert result["verdict"]["settled"] == "open"
     assert all(contender["low"] is None and contender["high"] is None for contender in result["contenders"])

@@ -12,7 +12,7 @@ from thalweg.comparison.protocol.procedure import Findings
 from thalweg.comparison.results.estimate import Estimate
 from thalweg.comparison.results.records import ComparisonRecord
 from thalweg.comparison.results.summary import Summary, estimate_over_seeds
-from thalweg.comparison.results.terms import worse
+from thalweg.comparison.results.terms import HEADINGS, difference, name_of_measure, worse
 from thalweg.comparison.results.verdict import Verdict
 from thalweg.errors import printable
 
@@ -74,26 +74,26 @@ def table_of(comparison: FinishedComparison) -> Table:
     values = [compared_value(summary, plan) for summary in summaries]
     metrics = dict.fromkeys(name for summary in summaries for name in summary.metrics)
     columns = [
-        Column("contender", [summary.name for summary in summaries], "left"),
+        Column(HEADINGS.contender, [summary.name for summary in summaries], "left"),
         Column("value", [format_estimate(value) for value in values]),
         Column("95 % interval", [_interval(value) for value in values]),
-        Column("worse by", ["–", *(_worse_by(summary, plan) for summary in summaries[1:])]),
-        Column("seeds", [str(value.count) for value in values]),
-        Column("untuned", [format_estimate(summary.untuned) for summary in summaries]),
-        Column("starting point", [format_estimate(summary.recommended) for summary in summaries]),
-        Column("your setting", [format_estimate(summary.yours) for summary in summaries]),
-        Column("training loss", [_number(summary.train_loss) for summary in summaries]),
+        Column(HEADINGS.worse_by, ["–", *(worse_by_in_words(summary, plan) for summary in summaries[1:])]),
+        Column(HEADINGS.seeds, [str(value.count) for value in values]),
+        Column(HEADINGS.untuned, [format_estimate(summary.untuned) for summary in summaries]),
+        Column(HEADINGS.starting_point, [format_estimate(summary.recommended) for summary in summaries]),
+        Column(HEADINGS.your_setting, [format_estimate(summary.yours) for summary in summaries]),
+        Column(HEADINGS.training_loss, [_number(summary.train_loss) for summary in summaries]),
         *(Column(name, [format_estimate(summary.metrics.get(name)) for summary in summaries]) for name in metrics),
-        Column("lost", [f"{summary.lost - summary.failed}/{len(summary.seeds)}" for summary in summaries]),
-        Column("failed", [f"{summary.failed_trainings}/{len(summary.trainings)}" for summary in summaries]),
-        Column("state", [_state(summary) for summary in summaries]),
-        Column("settings", [format_settings(summary, summary.searched) for summary in summaries], folds=True),
+        Column(HEADINGS.lost, [f"{summary.lost - summary.failed}/{len(summary.seeds)}" for summary in summaries]),
+        Column(HEADINGS.failed, [f"{summary.failed_trainings}/{len(summary.trainings)}" for summary in summaries]),
+        Column(HEADINGS.state, [_state(summary) for summary in summaries]),
+        Column(HEADINGS.settings, [format_settings(summary, summary.searched) for summary in summaries], folds=True),
     ]
-    hidden = {"starting point"} if all(summary.recommended is None for summary in summaries) else set()
-    hidden |= {"your setting"} if all(summary.yours is None for summary in summaries) else set()
-    hidden |= {"untuned"} if all(summary.untuned is None for summary in summaries) else set()
-    hidden |= {"failed"} if all(summary.failed_trainings == 0 for summary in summaries) else set()
-    hidden |= {"seeds"} if len({value.count for value in values}) == 1 else set()
+    hidden = {HEADINGS.starting_point} if all(summary.recommended is None for summary in summaries) else set()
+    hidden |= {HEADINGS.your_setting} if all(summary.yours is None for summary in summaries) else set()
+    hidden |= {HEADINGS.untuned} if all(summary.untuned is None for summary in summaries) else set()
+    hidden |= {HEADINGS.failed} if all(summary.failed_trainings == 0 for summary in summaries) else set()
+    hidden |= {HEADINGS.seeds} if len({value.count for value in values}) == 1 else set()
     return Table([column for column in columns if column.heading not in hidden], bold_row)
 
 
@@ -113,11 +113,23 @@ def notes_of(comparison: FinishedComparison) -> list[str]:
         fresh = next((summary for summary in summaries if summary.value_stage == "value"), None)
         if fresh is not None:
             notes[0] += f" The verdict states the value of {fresh.name} over {fresh.value.count} further seeds."
+    notes += _better_than_the_leader(comparison)
     if any(summary.failed_trainings for summary in summaries):
         notes.append("Failed: trainings that raised an error, of all trainings. The errors stand below the verdict.")
     if comparison.plan.optimum is not None:
         notes.append(f"Lowest possible training loss: {comparison.plan.optimum:.7g}")
     return notes
+
+
+def _better_than_the_leader(comparison: FinishedComparison) -> Iterator[str]:
+    """Say why contenders with better values than the leader's stand below it: they did not race."""
+    leader, *rivals = comparison.contenders
+    plan = comparison.plan
+    better = [summary.name for summary in rivals if worse_by_in_words(summary, plan).endswith(" better")]
+    if better:
+        names, verb = " and ".join(better), "has a better value" if len(better) == 1 else "have better values"
+        chose = name_of_measure(comparison.record, plan.selected_on)
+        yield f"{names} {verb} than {leader.name} on these seeds, without a race. The {chose} puts {leader.name} first."
 
 
 def _seeds_of(summaries: Sequence[Summary]) -> str:
@@ -205,9 +217,10 @@ def _number(value: float) -> str:
     return f"{value:.4g}" if math.isfinite(value) else "–"
 
 
-def _worse_by(summary: Summary, plan: ComparisonPlan) -> str:
+def worse_by_in_words(summary: Summary, plan: ComparisonPlan) -> str:
+    """Return by how much a contender is worse than the leader, or better; a dash if nothing of it was measured."""
     is_share = plan.scale.worse_by_is_share and math.isfinite(compared_value(summary, plan).mean)
-    return worse(summary.worse_by) if is_share else summary.worse_by_text
+    return difference(worse(summary.worse_by) if is_share else summary.worse_by_text, summary.worse_by)
 
 
 def _state(summary: Summary) -> str:

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from thalweg.comparison.planning.search import order_opened_by
 from thalweg.comparison.protocol.design import SettingDesign
-from thalweg.comparison.results.equal_seeds import find_equal_seeds
 from thalweg.comparison.results.estimate import Estimate
+from thalweg.comparison.results.functions.equal_seeds import find_equal_seeds
 from thalweg.comparison.results.functions.unused_settings import find_unused
 from thalweg.comparison.results.records import ComparisonRecord, TrialRecord
 from thalweg.comparison.results.scoring import unclipped_scores

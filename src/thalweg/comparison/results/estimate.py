@@ -70,7 +70,7 @@ class Estimate:
     @property
     def lost_in_words(self) -> str:
         """The lost ones and the failed ones, in words: ``2 of them lost``, ``1 of them lost, 1 failed``."""
-        others = self.lost - self.failed
-        if not self.failed or not others:
+        unfailed = self.lost - self.failed
+        if not self.failed or not unfailed:
             return f"{self.lost} of them {'failed' if self.failed else 'lost'}"
-        return f"{others} of them lost, {self.failed} failed"
+        return f"{unfailed} of them lost, {self.failed} failed"

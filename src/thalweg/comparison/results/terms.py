@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import NamedTuple
 
 from thalweg.comparison.protocol.race import Race
 from thalweg.comparison.results.estimate import Estimate
@@ -11,6 +12,24 @@ from thalweg.comparison.results.records import ComparisonRecord
 from thalweg.comparison.results.summary import Summary
 from thalweg.tasks.measurement import with_article
 
+
+class Headings(NamedTuple):
+    """The headings of the columns of a comparison: the same on a terminal, in a notebook and on the page."""
+
+    contender: str = "contender"
+    worse_by: str = "worse by"
+    seeds: str = "seeds"
+    untuned: str = "untuned"
+    starting_point: str = "starting point"
+    your_setting: str = "your setting"
+    training_loss: str = "training loss"
+    lost: str = "lost"
+    failed: str = "failed"
+    state: str = "state"
+    settings: str = "settings"
+
+
+HEADINGS = Headings()
 TENFOLD = 9.0  # from this share on, a factor is easier to read than a percentage
 
 
@@ -58,6 +77,20 @@ class Terms:
         else:
             precision = f"95 % interval {value.low:.4g} to {value.high:.4g}, {seeds}"
         return f"{name} {self.before_value} {value.bound}{value.mean:.4g}{self.after_value} ({precision})"
+
+
+def difference(text: str, by: float) -> str:
+    """Return the difference of a row from the leader: ``3.1 %``; of a row that is better, ``3.1 % better``.
+
+    Args:
+        text: The difference as text, with a sign if the row is better.
+        by: The difference as a number, negative if the row is better.
+
+    Example:
+        >>> difference("3.1 %", 0.031), difference("-2.0 %", -0.02), difference("0.0 %", -1e-9)
+        ('3.1 %', '2.0 % better', '0.0 %')
+    """
+    return f"{text.lstrip('-−')} better" if by < 0 and text[:1] in "-−" else text
 
 
 def percent(share: float) -> str:

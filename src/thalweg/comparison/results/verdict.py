@@ -7,8 +7,8 @@ from typing import Literal
 from thalweg.comparison.protocol.procedure import Evidence, Findings
 from thalweg.comparison.protocol.race import MAX_LOST_SHARE, Race
 from thalweg.comparison.protocol.studies import Ranking
-from thalweg.comparison.results.equal_seeds import find_equal_seeds
 from thalweg.comparison.results.estimate import Estimate
+from thalweg.comparison.results.functions.equal_seeds import find_equal_seeds
 from thalweg.comparison.results.records import ComparisonRecord, TrialRecord
 from thalweg.comparison.results.stored_findings import common_step
 from thalweg.comparison.results.terms import Terms, percent
@@ -229,7 +229,7 @@ def _text(race: Race, evidence: Evidence | None, value: Estimate, terms: Terms, 
             "only, and nothing is shown for another."
         )
     elif len(race.scores) > 1:
-        sentences += _separation(race, recommended, terms)
+        sentences += _separation(race, recommended, terms, state)
     completed = race.completed[recommended]
     if not all(completed):
         lost = completed.count(False)
@@ -250,12 +250,14 @@ def _source(evidence: Evidence | None) -> str:
     return f"training, the best of {evidence.searched:,}, so it is too good"
 
 
-def _separation(race: Race, recommended: str, terms: Terms) -> list[str]:
+def _separation(race: Race, recommended: str, terms: Terms, state: RunState) -> list[str]:
     """The separation of the contenders by the race, in sentences."""
     if race.settled == "unraced":
         unraced = [name for name in race.remaining if name != recommended]
         if not unraced:
             return []
+        if not state.is_finished:
+            return [f"It has not been raced against {_listed(unraced, 'or')} yet."]
         return [f"It was not raced against {_listed(unraced, 'or')}: the budget did not suffice to show a difference."]
     left_out = f"{_listed(race.unraced)} did worse before the race and did not take part." if race.unraced else ""
     if race.settled == "best":
@@ -281,6 +283,8 @@ def _seeds_needed(race: Race, terms: Terms) -> list[str]:
 
 
 def _ranking_text(ranking: Ranking | None, state: RunState) -> str:
+    if ranking is None and not state.is_finished:
+        return "Optimizers are not ranked yet." if state.studies is not None else "Optimizers are not ranked."
     if ranking is None and state.studies is not None:
         return (
             "Optimizers were not ranked: the time was over before the first test of the studies. Ask with --budget "
@@ -294,7 +298,7 @@ def _ranking_text(ranking: Ranking | None, state: RunState) -> str:
     dropped = [name for names in ranking.dropped for name in names]
     if dropped:
         text += f", and {_listed(dropped)} {'is' if len(dropped) == 1 else 'are'} shown to be worse"
-    is_cut = state.studies is not None and studies < state.studies and len(ranking.remaining) > 1
+    is_cut = state.is_finished and state.studies is not None and studies < state.studies and len(ranking.remaining) > 1
     return f"{text}.{f' The time was over before {state.studies} studies.' if is_cut else ''}"
 
 

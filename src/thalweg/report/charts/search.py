@@ -3,13 +3,15 @@
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from thalweg.comparison.protocol.design import Design
+from thalweg.comparison.protocol.procedure import Findings
 from thalweg.comparison.results.records import TrialRecord
 from thalweg.comparison.results.terms import name_of_measure
+from thalweg.comparison.results.verdict import Verdict
 from thalweg.errors import printable
 from thalweg.report.charts.comparison import (
     MAX_POINTS,
@@ -27,6 +29,15 @@ MIN_HALF = 2  # settings of a contender: half of fewer says nothing
 MAX_DRAWN_TRIALS = 500  # of a contender, in the chart of the settings
 RESAMPLES = 2000
 _NO_VALUES = ("pruned", "stopped", "diverged", "failed")
+
+
+class JudgedResults(Results, Protocol):
+    """A comparison with its verdict."""
+
+    @property
+    def verdict(self) -> Verdict: ...
+    @property
+    def findings(self) -> Findings: ...
 
 
 def expected_best(costs: Sequence[float]) -> list[float]:
@@ -145,8 +156,12 @@ def _measure(results: Results) -> str:
     return name_of_measure(results.record, plan.selected_on) if plan.target is None else results.metric
 
 
-def half_budget_sentence(results: Results) -> str:
-    """Return what half of the settings would have concluded, in a sentence; empty if there are too few."""
+def half_search_sentences(results: JudgedResults) -> str:
+    """Return who led the search after half of its settings and after all, beside the verdict; empty if it was short.
+
+    Args:
+        results: The comparison.
+    """
     curves, total = budget_curves(results)
     if len(curves) < 2 or total < 4 * MIN_HALF:
         return ""
@@ -158,14 +173,31 @@ def half_budget_sentence(results: Results) -> str:
     whole = {name: curve.costs[-1] for name, curve in curves.items()}
     first_half, first = (min(values, key=lambda name: values[name]) for values in (half, whole))
     value = with_article(f"{_measure(results)} of {format_digits(cost_of(half[first_half]))}")
-    start = f"Half the budget would have concluded {shorten(first_half, 40)}, with {value}"
     whose = "the same contender" if first == first_half else shorten(first, 40)
-    end = f"the whole budget puts {whose} first, with {format_digits(cost_of(whole[first]))}"
+    end = f"after all settings {whose} leads it, with {format_digits(cost_of(whole[first]))}"
     odds = ""
     if is_exchangeable(results):
         share = _share_of_halves({name: curve.values for name, curve in curves.items()}, first)
-        odds = f" In {100 * share:.0f} % of random halves {shorten(first, 40)} is first."
-    return f"{start}; {end}.{odds}"
+        odds = f" In {100 * share:.0f} % of random halves {shorten(first, 40)} leads."
+    start = f"After half of its settings {shorten(first_half, 40)} leads the search, with {value}"
+    return f"{start}; {end}.{odds} {_beside_the_verdict(results, first_half)}"
+
+
+def _beside_the_verdict(results: JudgedResults, first_half: str) -> str:
+    """Return how the leader of half of the search and the verdict belong together, in a sentence."""
+    recommended = results.verdict.recommended
+    if recommended is None:
+        return "The verdict recommends neither: the search alone shows nothing to rely on."
+    name, evidence = shorten(recommended, 40), results.findings.evidence
+    if recommended == first_half:
+        return f"The verdict, {name}, is the leader of half of the search."
+    if any(results.findings.race.scores.values()):
+        decided = "the race from fresh seeds decides it, to which the search only sends contenders"
+    elif evidence is not None and evidence.final_seeds:
+        decided = "trainings from fresh seeds decide it, to which the search only sends settings"
+    else:
+        decided = "it needs the second half of the search"
+    return f"The verdict is {name} nevertheless: {decided}."
 
 
 def _share_of_halves(costs: Mapping[str, Sequence[float]], first: str) -> float:
