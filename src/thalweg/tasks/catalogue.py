@@ -195,7 +195,11 @@ def load_training(spec: str) -> Task | Callable[[int], Training]:
     raise task_error(
         spec,
         "a diagnosis needs a function training(seed) that returns a thalweg.Training, or a thalweg.Task",
-        "a function train(make_optimizer, report)" if inspect.isfunction(value) else f"{type(value).__name__}",
+        "a function train(make_optimizer, report)"
+        if inspect.isfunction(value)
+        else f"the class {value.__name__}"
+        if inspect.isclass(value)
+        else type(value).__name__,
         "Return the model, the optimizer, the batches and the loss of your loop as thalweg.Training(...).",
         where=line_of(value) if callable(value) else "",
     )
