@@ -159,6 +159,55 @@ def is_hidden(char: str) -> bool:
     return category(char) in _HIDDEN and char not in _JOINERS
 
 
+# Names of a setting in papers and libraries. A rule knows one or two of each line.
+_SYNONYMS = (
+    ("lr", "learning_rate", "learningrate", "stepsize", "step_size", "eta", "alpha", "base_lr"),
+    ("beta1", "momentum", "beta", "b1", "beta_1", "mu", "momentum_decay", "betas"),
+    ("beta2", "alpha", "rho", "b2", "beta_2", "decay", "square_decay", "betas"),
+    ("betas", "beta1", "beta2", "beta3"),
+    ("eps", "epsilon", "adam_epsilon", "delta"),
+    ("weight_decay", "wd", "l2", "decay", "lambda", "decoupled_weight_decay", "weightdecay"),
+    ("history_size", "memory", "history", "m"),
+    ("switch_at", "switch", "after", "switch_step"),
+    ("every", "k", "sync_period", "la_steps", "sync_every"),
+    ("slow_step", "la_alpha", "slow_lr"),
+    ("max_norm", "clip", "clip_norm", "max_grad_norm"),
+    ("update_every", "precondition_frequency", "update_freq", "update_interval"),
+    ("warmup_steps", "warmup", "num_warmup_steps", "warm_up"),
+    ("period", "t_0", "T_0", "cycle"),
+)
+
+
+def nearest_setting(name: object, valid: Iterable[str]) -> str:
+    """Return the last sentence of an error message about an unknown setting.
+
+    Args:
+        name: The unknown name.
+        valid: The names of all settings.
+
+    Returns:
+        The names that mean the same in papers and libraries; if there is none, what ``nearest`` returns.
+
+    Example:
+        >>> nearest_setting("learning_rate", ["lr", "beta1"]), nearest_setting("momentum", ["lr", "beta1"])
+        ('Did you mean lr?', 'Did you mean beta1?')
+    """
+    names = list(valid)
+    if isinstance(name, str) and not any(_letters(name) == _letters(known) for known in names):
+        letters = _letters(name)
+        lines = [line for line in _SYNONYMS if letters in map(_letters, line)]
+        lines.sort(key=lambda line: _letters(line[0]) != letters)
+        meant = list(dict.fromkeys(known for line in lines for known in line if known in names))
+        if meant:
+            return f"Did you mean {' or '.join(meant[:3])}?"
+    return nearest(name, names)
+
+
+def _letters(name: str) -> str:
+    """Return a name in small letters, without hyphens, underscores and spaces."""
+    return name[:100].lower().translate(str.maketrans("", "", "-_ "))
+
+
 def nearest(name: object, valid: Iterable[str]) -> str:
     """Return the last sentence of an error message about an unknown name.
 
@@ -174,6 +223,9 @@ def nearest(name: object, valid: Iterable[str]) -> str:
         'Did you mean adamw?'
     """
     names = sorted(valid)
+    same = [known for known in names if isinstance(name, str) and _letters(known) == _letters(name) != ""]
+    if len(same) == 1:
+        return f"Did you mean {same[0]}?"
     matches = get_close_matches(name[:100].lower(), names, n=3, cutoff=0.5) if isinstance(name, str) else []
     if matches:
         return f"Did you mean {' or '.join(matches)}?"

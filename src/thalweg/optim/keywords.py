@@ -19,7 +19,15 @@ from torch import Tensor
 from thalweg.engine.backends import Backend
 from thalweg.engine.core.batch import BatchStep
 from thalweg.engine.core.precision import Rounding
-from thalweg.errors import KeywordError, ParameterError, ParameterTypeError, RoutingError, SettingError, nearest, shown
+from thalweg.errors import (
+    KeywordError,
+    ParameterError,
+    ParameterTypeError,
+    RoutingError,
+    SettingError,
+    nearest_setting,
+    shown,
+)
 from thalweg.optim.captured.groups import DeviceGroup
 from thalweg.registry import name_of_rule
 from thalweg.rules import Hyper, Rule
@@ -211,7 +219,7 @@ def bind(rule: Rule, args: tuple[Any, ...], settings: dict[str, Any]) -> dict[st
         if keyword not in defaults:
             known = [*defaults, *COMMON]
             raise KeywordError(
-                f"{rule.name}: the settings are {', '.join(known)}, got {keyword!r}. {nearest(keyword, known)}"
+                f"{rule.name}: the settings are {', '.join(known)}, got {keyword!r}. {nearest_setting(keyword, known)}"
             )
     return defaults | by_position | settings
 

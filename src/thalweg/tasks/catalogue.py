@@ -7,9 +7,12 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
+
+import torch
 
 from thalweg.errors import KeywordError, SettingError, TaskError, UnknownNameError, nearest
 from thalweg.tasks.built_in.algebra import matrix_factorization, modular_addition
@@ -25,6 +28,7 @@ from thalweg.tasks.training import Training
 from thalweg.tasks.training_function import TrainingFunction
 from thalweg.tasks.user_code import as_task_error, line_of, task_error
 
+MAX_FILES = 1000  # of a folder that are searched for a similar name
 FILE_MODULE = "thalweg_task_"  # prefix of the names of modules that are imported from a user's file
 
 _Task = TypeVar("_Task", bound=Task | TrainingFunction)
@@ -107,6 +111,18 @@ def _built_in(name: str, text: str) -> Task:
     return factory(**settings)
 
 
+def _near_files(path: Path) -> str:
+    """Return a question with the Python files of the folder whose names are similar; empty if there are none."""
+    try:
+        files = [file.name for file in islice(path.parent.glob("*.py"), MAX_FILES)]
+    except (OSError, ValueError):
+        return ""
+    advice = nearest(path.name, files) if files else ""
+    if not advice.startswith("Did you mean"):
+        return ""
+    return f"{advice} " if path.parent == Path() else f"{advice[:-1]}, in {path.parent}? "
+
+
 def module_of_file(path: Path) -> ModuleType:
     """Import a user's file anew and return its module. Raises TaskError with file and line if that fails."""
     try:
@@ -114,7 +130,9 @@ def module_of_file(path: Path) -> ModuleType:
     except OSError:  # a name that is too long
         is_file = False
     if not is_file:
-        raise TaskError(f"{path}: the file must exist, got no such file. Relative paths start at {Path.cwd()}.")
+        raise TaskError(
+            f"{path}: the file must exist, got no such file. {_near_files(path)}Relative paths start at {Path.cwd()}."
+        )
     # Two files may have the same name, so the module's name includes a hash of the path.
     module_name = f"{FILE_MODULE}{path.stem}_{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(module_name, path)
@@ -177,7 +195,11 @@ def load_training(spec: str) -> Task | Callable[[int], Training]:
     raise task_error(
         spec,
         "a diagnosis needs a function training(seed) that returns a thalweg.Training, or a thalweg.Task",
-        "a function train(make_optimizer, report)" if inspect.isfunction(value) else f"{type(value).__name__}",
+        "a function train(make_optimizer, report)"
+        if inspect.isfunction(value)
+        else f"the class {value.__name__}"
+        if inspect.isclass(value)
+        else type(value).__name__,
         "Return the model, the optimizer, the batches and the loss of your loop as thalweg.Training(...).",
         where=line_of(value) if callable(value) else "",
     )
@@ -222,9 +244,24 @@ def as_task(value: object, *, name: str = "", source: str = "") -> Task | Traini
         return TrainingFunction(
             train=value, name=name or value.__name__, about=inspect.getdoc(value) or "", source=source
         )
+    who = name or "thalweg"
+    if inspect.isclass(value):
+        is_model = issubclass(value, torch.nn.Module)
+        remedy = (
+            f"Write task = thalweg.Task(model={value.__name__}, data=..., loss=...), and name that."
+            if is_model
+            else f"Make an instance of {value.__name__}, and name that, if it is a task."
+        )
+        kind = "a model" if is_model else "a class"
+        raise task_error(
+            who,
+            "a task must be a thalweg.Task or a function train(make_optimizer, report)",
+            f"{kind}, {value.__name__}",
+            remedy,
+            where=line_of(value),
+        )
     raise TaskError(
-        f"{name or 'thalweg'}: a task must be a thalweg.Task or a function train(make_optimizer, report), "
-        f"got {type(value).__name__}."
+        f"{who}: a task must be a thalweg.Task or a function train(make_optimizer, report), got {type(value).__name__}."
     )
 
 

@@ -58,6 +58,12 @@ def test_workers_are_started_where_they_pay(
     )
     count, _ = choose_num_workers(as_workload(task), [CONTENDERS["sgd"]], modes, planned_s, 0, requested=None)
     assert count == chosen
+    # The clock does not decide if the budget is counted, but the number of trainings that are planned does.
+    measured = iter([1.0, single_thread_s])
+    counted, _ = choose_num_workers(
+        as_workload(task), [CONTENDERS["sgd"]], modes, planned_s, 0, requested=None, by_clock=False
+    )
+    assert counted == (2 if planned_s == 1000.0 else chosen)
     without_time = choose_num_workers(
         as_workload(task), [CONTENDERS["sgd"]], modes, planned_s, 0, requested=None, time_left=lambda: 0.0
     )

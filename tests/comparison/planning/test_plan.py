@@ -26,6 +26,7 @@ from thalweg.comparison.planning.pilot import run_pilot
 from thalweg.comparison.planning.plan import ComparisonPlan, Cost
 from thalweg.comparison.planning.planner import Request, complete_plan, make_plan, pilot_time
 from thalweg.comparison.protocol.design import Design, InterimAnalysis, SettingDesign
+from thalweg.comparison.training import timing
 from thalweg.comparison.training.timing import ExecutionMode, Measurement
 from thalweg.comparison.training.workload import FunctionWorkload, TaskWorkload, as_workload
 from thalweg.errors import SettingError
@@ -338,3 +339,20 @@ def test_the_draws_of_a_study_follow_from_the_seed_the_contender_and_the_study(w
     assert isinstance(plan.design, Design)
     single = replace(plan, design=replace(plan.design, ranking=()))  # as in old stores
     assert single.draw_settings(sgd, 0)[0] == {"lr": 1e-3}  # a single study begins with the defaults
+
+
+def test_a_plan_of_a_counted_budget_does_not_depend_on_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same machine, idle and busy: the same populations, and the same number of workers."""
+    contenders = [CONTENDERS[name] for name in ("sgd", "adam", "gd")]
+    workload = as_workload(tasks.load("diabetes"))
+    request = Request(Budget(trials=8))
+    plans = []
+    for seconds in (1e-7, 30.0):
+        monkeypatch.setattr(timing, "seconds_of", lambda *_, seconds=seconds, **__: seconds)
+        plans.append(make_plan(workload, contenders, request))
+    idle, busy = plans
+    assert [mode.members for mode in idle.execution_modes.values()] == [32, 32, 8]
+    assert {name: mode.members for name, mode in idle.execution_modes.items()} == {
+        name: mode.members for name, mode in busy.execution_modes.items()
+    }
+    assert (idle.num_workers, idle.design, idle.draws) == (busy.num_workers, busy.design, busy.draws)

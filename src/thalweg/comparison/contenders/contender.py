@@ -10,7 +10,7 @@ from torch import nn
 from thalweg.comparison.contenders.external import ExternalOptimizer
 from thalweg.comparison.contenders.implementation import Implementation, Model, Roles, implementation_of
 from thalweg.comparison.contenders.record import ContenderRecord
-from thalweg.errors import KeywordError, TaskError, nearest
+from thalweg.errors import KeywordError, TaskError, nearest_setting
 from thalweg.optim import keywords
 from thalweg.optim.routing import GroupOverrides
 from thalweg.optim.setting_warnings import suppress_warnings, warn
@@ -153,7 +153,7 @@ class Contender:
         for name in full:
             if name not in known:
                 raise KeywordError(
-                    f"{self.name}: the settings are {', '.join(known)}, got {name!r}. {nearest(name, known)}"
+                    f"{self.name}: the settings are {', '.join(known)}, got {name!r}. {nearest_setting(name, known)}"
                 )
         return self._for_each_optimizer(lambda member: member._known(own)) | full
 

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from thalweg import rules
-from thalweg.errors import KeywordError, SettingError, UnknownNameError, nearest
+from thalweg.errors import KeywordError, SettingError, UnknownNameError, nearest, nearest_setting
 from thalweg.optim import keywords
 from thalweg.rules import Hyper, Range, Rule
 from thalweg.rules.core.hyper import Bound
@@ -94,7 +94,7 @@ class ExternalOptimizer:
             if name not in self.declared:
                 raise KeywordError(
                     f"{self.path}: the settings are {', '.join(self.declared)}, got {name!r}. "
-                    f"{nearest(name, self.declared)}"
+                    f"{nearest_setting(name, self.declared)}"
                 )
             bound = self.declared[name].bound
             if (bound is None) != isinstance(value, bool) or (bound is not None and value not in bound):

@@ -51,6 +51,7 @@ def choose_num_workers(
     requested: int | None,
     device: str = devices.AUTO,
     time_left: TimeLeft = unlimited,
+    by_clock: bool = True,
 ) -> tuple[int, dict[str, ExecutionMode]]:
     """Choose the number of worker processes.
 
@@ -67,6 +68,8 @@ def choose_num_workers(
             accelerator.
         device: The device, as ``DeviceChoice`` has it.
         time_left: Returns the seconds that are left for the measurement. Without any, there is one process.
+        by_clock: False if the clock must not decide, since the budget is counted: how many trainings run at once
+            decides which settings are tried. Then each core gets a worker if ``planned_s`` is worth it.
 
     Returns:
         The number of workers, 1 meaning none, and the execution modes with the times that result.
@@ -89,8 +92,9 @@ def choose_num_workers(
     contender = min(contenders, key=lambda contender: (contender.thalweg_rule is None, contender.full_batch))
     members = max(2, execution_modes[contender.name].members)
     gain = count / workload.single_thread_slowdown(contender, members, seed)
-    if requested is None and gain < CLEARLY_FASTER:
+    if requested is None and by_clock and gain < CLEARLY_FASTER:
         return 1, dict(execution_modes)
+    gain = gain if by_clock else max(1.0, gain)
     return count, _faster_modes(execution_modes, gain, f", in {count} processes with one thread each")
 
 

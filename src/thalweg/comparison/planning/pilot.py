@@ -28,11 +28,13 @@ class Pilot:
         execution_modes: The faster execution mode of each contender, with its times.
         step_s: Seconds of each optimizer's own step. Empty if there was no time to measure all of them.
         scale: Scale on which losses are compared.
+        nominal_s: Seconds of a training by its counted work, of each contender that was measured.
     """
 
     execution_modes: dict[str, ExecutionMode]
     step_s: dict[str, float]
     scale: ScoreScale
+    nominal_s: dict[str, float]
 
 
 def run_pilot(
@@ -60,6 +62,7 @@ def run_pilot(
     """
     measurements = dict(measured or {})
     modes: dict[str, ExecutionMode] = {}
+    nominal_s: dict[str, float] = {}
     # If the time ends, the measured ones stand for the others: first those that most contenders share.
     shares = Counter(workload.timing_key(contender) for contender in contenders)
     for contender in sorted(contenders, key=lambda contender: -shares[workload.timing_key(contender)]):
@@ -73,10 +76,12 @@ def run_pilot(
                 continue
             measurements[key] = workload.measure(contender, schedule, seed, time_left)
         modes[contender.name] = measurements[key].mode
+        nominal_s[contender.name] = measurements[key].nominal_s
     return Pilot(
         execution_modes={contender.name: modes[contender.name] for contender in contenders},
         step_s=_update_times(workload, contenders, seed, time_left),
         scale=scale_of(workload, next(iter(measurements.values()))),
+        nominal_s=nominal_s,
     )
 
 

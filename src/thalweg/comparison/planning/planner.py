@@ -127,7 +127,9 @@ def make_plan(
     time_left = pilot_time(request.budget, clock)
     pilot = run_pilot(workload, contenders, schedules, pilot_seed, report, time_left, choice.measurements)
     modes = {name: fit_population(mode, request.budget.seconds) for name, mode in pilot.execution_modes.items()}
-    planned_s = _trainings(request.budget, schedules, workload, modes, clock) * _training_s(modes)
+    by_clock = request.budget.seconds is not None
+    training_s = _training_s(modes) if by_clock else fmean(pilot.nominal_s.values())
+    planned_s = _trainings(request.budget, schedules, workload, modes, clock) * training_s
     workers, modes = choose_num_workers(
         workload,
         contenders,
@@ -137,6 +139,7 @@ def make_plan(
         requested=request.num_workers,
         device=choice.device,
         time_left=time_left,
+        by_clock=by_clock,
     )
     plan = _empty_plan(workload, request, choice, schedules, modes, workers)
     plan = replace(plan, scale=replace(pilot.scale, tolerance=request.margin), step_s=pilot.step_s)

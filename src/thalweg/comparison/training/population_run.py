@@ -18,6 +18,7 @@ from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.training.computation.batches import StackedBatches
 from thalweg.comparison.training.computation.group_means import GroupMeans, groups_of_sizes, measure_in_groups
 from thalweg.comparison.training.computation.step_gradients import checked_loss
+from thalweg.comparison.training.computation.work import CountWork, Work
 from thalweg.comparison.training.runs import Trial
 from thalweg.engine import population
 from thalweg.engine.core import devices
@@ -174,12 +175,23 @@ class PopulationRun:
         if self._on_device:
             self.advance([lr_factor])
             return
-        self.model.train()
-        grads = self.gradient(self.params, self.buffers, self.batches.take(self.batches.begin()))
+        grads = self._compute_gradients()
         self.steps_done += 1
         rules = self._rules_at(lr_factor)
         for part in self.parts:
             part.stepper.step(part.own_rules(rules), part.own_grads(grads), self.steps_done)
+
+    def count_work(self) -> Work:
+        """Return the work of the gradients of all members on their next batches; no step is taken."""
+        with CountWork() as counter:
+            self._compute_gradients()
+        return counter.work
+
+    def _compute_gradients(self) -> dict[str, Tensor]:
+        """Return the gradients of all members on their next batches."""
+        self.model.train()
+        grads: dict[str, Tensor] = self.gradient(self.params, self.buffers, self.batches.take(self.batches.begin()))
+        return grads
 
     def _step_loaded(self, size: int) -> None:
         """Take a step whose scalars and order of examples are on the device, with this number of examples."""

@@ -19,6 +19,7 @@ from thalweg.comparison.training.computation.batches import reseed_loaders
 from thalweg.comparison.training.computation.group_means import GroupMeans, measure_in_groups
 from thalweg.comparison.training.computation.line_search_steps import LineSearchSteps
 from thalweg.comparison.training.computation.step_gradients import StepGradients, checked_loss, micro_batches
+from thalweg.comparison.training.computation.work import CountWork, Work
 from thalweg.engine.core import devices
 from thalweg.optim import RuleOptimizer
 from thalweg.tasks import Batch, Task
@@ -160,6 +161,13 @@ class SingleRun:
         else:
             self._compute(batches)
             self._gradients.take_step()
+
+    def count_work(self) -> Work:
+        """Return the work of the gradient on the next batch; no step is taken."""
+        self.model.train()
+        with CountWork() as counter:
+            self._compute(next(self.batches))
+        return counter.work
 
     def _compute(self, batches: Sequence[Batch]) -> Tensor:
         """Compute the gradients of a step; return the loss."""

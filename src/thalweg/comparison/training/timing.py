@@ -8,17 +8,18 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.schedule import TrainingSchedule
+from thalweg.comparison.training.computation.work import COUNTED, Work, counted_members, nominal_seconds
 from thalweg.comparison.training.functions.reports import check_direction
 from thalweg.comparison.training.population_run import PopulationRun, why_not_population
 from thalweg.comparison.training.result import TrainingResult
 from thalweg.comparison.training.runs import Run, SingleRun, Trial
+from thalweg.comparison.training.stopwatch import MEASUREMENT_S, seconds_of
 from thalweg.engine.core import devices
 from thalweg.engine.core.threads import num_cores
 from thalweg.errors import TaskError
@@ -32,7 +33,7 @@ MAX_STACKED_PARAMETERS = 2_000_000  # of a model; 32 stacked copies of more take
 MAX_STACKED_NUMBERS = 8_000_000  # numbers in a stack of the largest population
 WORTH_GROWING = 0.8  # a larger population must shrink the time of a member to this share
 CLEARLY_FASTER = 2.0
-MEASUREMENT_S = 0.15
+NOMINAL_GAIN = 4.0  # of a population that its counted work chose: 2 to 30 times were measured
 MIN_SAMPLE_S = 0.005
 UPDATE_MEASUREMENT_S = 0.03  # for the optimizer's own step
 LINE_SEARCH_STEPS = 6  # that are timed together
@@ -76,6 +77,7 @@ class Measurement:
         reports: Values that the first trainings of a training function reported.
         maximize: True if higher values are better.
         metric_name: Name of the value that the reports gave; empty if they gave none.
+        nominal_s: Seconds of a training by its counted work, the same at every load of the machine.
     """
 
     mode: ExecutionMode
@@ -85,6 +87,7 @@ class Measurement:
     reports: tuple[float, ...] = ()
     maximize: bool = False
     metric_name: str = ""
+    nominal_s: float = 0.0
 
 
 TimeLeft = Callable[[], float]  # returns the seconds that measurements may still take
@@ -103,10 +106,11 @@ def _sample_s(time_left: TimeLeft) -> float:
 def measure_task(
     task: Task, contender: Contender, schedule: TrainingSchedule, seed: int, time_left: TimeLeft = unlimited
 ) -> Measurement:
-    """Time trainings of a task one by one and in populations, and choose the faster execution mode.
+    """Time trainings of a task, and choose their execution mode.
 
-    A population is chosen only if it is clearly faster. Near a tie the clock would decide, differently each time; the
-    two modes round sums differently, so that results would not repeat.
+    The two modes round sums differently, so a choice by the clock would give other results on a busy machine. On the
+    CPU the work of a gradient is counted instead, and the clock only predicts how long trainings take. On an
+    accelerator the modes are timed, and a population is chosen only if it is clearly faster.
 
     Args:
         task: The task.
@@ -126,6 +130,7 @@ def measure_task(
             single = SingleRun(task, contender, trial)
             buffers = {name: buffer.clone() for name, buffer in single.model.named_buffers()}
             untrained = check_losses(task, single, "before the first step,", ("train", "validation", "test"))
+            single_work = single.count_work()  # of the first batch: the clock decides how many steps follow
             step_s = time_of_step(single, device, _sample_s(time_left))
             training_s = time_of_training(single, schedule, step_s, device, _sample_s(time_left))
             check_losses(task, single, "after a first step of length zero, so the gradient is at fault,", ("train",))
@@ -135,6 +140,7 @@ def measure_task(
             try:
                 mode = _population_mode(
                     lambda members: PopulationRun(task, contender, [trial] * members),
+                    single_work,
                     schedule,
                     numel,
                     step_s,
@@ -152,7 +158,8 @@ def measure_task(
         if task.needs_grad is None and task.evaluates_with_grad("loss"):
             mode += "; evaluations use autograd, which the loss needs"
         mode = ExecutionMode(1, 0.0, training_s, f"one by one: {mode}")
-    return Measurement(mode, untrained, schedule.steps, training_s, maximize=bool(task.maximize))
+    nominal_s = schedule.steps * nominal_seconds(single_work) / (NOMINAL_GAIN if mode.members > 1 else 1.0)
+    return Measurement(mode, untrained, schedule.steps, training_s, maximize=bool(task.maximize), nominal_s=nominal_s)
 
 
 def _why_not_stacked(task: Task, contender: Contender, single: SingleRun, buffers: dict[str, Tensor]) -> str | None:
@@ -165,8 +172,25 @@ def _why_not_stacked(task: Task, contender: Contender, single: SingleRun, buffer
     return reason
 
 
+def _counted_mode(
+    start: Callable[[int], Run], small: Run, members: int, schedule: TrainingSchedule, time_left: TimeLeft
+) -> ExecutionMode:
+    """Return the mode of a population whose size was chosen by its work; the clock only predicts its times."""
+    population = small if members == COUNTED else start(members)
+    step_s = time_of_step(population, devices.CPU, _sample_s(time_left))
+    population_s = time_of_training(population, schedule, step_s, devices.CPU, _sample_s(time_left))
+    member_s = 0.0
+    if members > COUNTED and time_left() > 0:
+        small_step_s = time_of_step(small, devices.CPU, _sample_s(time_left))
+        small_s = time_of_training(small, schedule, small_step_s, devices.CPU, _sample_s(time_left))
+        member_s = min(max(0.0, population_s - small_s) / (members - COUNTED), population_s / members)
+    reason = f"population of {members} under vmap: its operations are small, as counted"
+    return ExecutionMode(members, population_s - members * member_s, member_s, reason)
+
+
 def _population_mode(
-    start: Callable[[int], Run],
+    start: Callable[[int], PopulationRun],
+    single: Work,
     schedule: TrainingSchedule,
     numel: int,
     step_s: float,
@@ -174,15 +198,18 @@ def _population_mode(
     device: torch.device,
     time_left: TimeLeft,
 ) -> ExecutionMode | str:
-    """Time populations of growing size, and return the mode of the best, or why none is worth it.
+    """Return the mode of the best population, or why none is worth it: on the CPU by its work, else by the clock.
 
-    `start` makes a population of a number of members; `numel`, `step_s` and `training_s` are those of a single run.
+    `start` makes a population of a number of members; all from `single` to `training_s` are those of a single run.
     """
     few, many, most = POPULATIONS
     if time_left() <= 0:
         return _TOO_SHORT
     small = start(few)
     small.metrics()  # vmap may refuse one of them
+    if not small.execution:
+        counted = counted_members(single, small.count_work())
+        return counted if isinstance(counted, str) else _counted_mode(start, small, counted, schedule, time_left)
     few_step_s = time_of_step(small, device, _sample_s(time_left))
     if few_step_s > 2 * few * step_s:
         # No larger population would make up for that, and a large one of a large model takes long to try.
@@ -357,36 +384,3 @@ def time_of_training(
     """Return the predicted seconds of a whole training, given those of a step; an evaluation is measured."""
     evaluation_s = seconds_of(lambda: (run.evaluate("train"), run.evaluate("validation")), total_s, device)
     return schedule.steps * step_s + len(schedule.evaluation_steps()) * evaluation_s
-
-
-def seconds_of(action: Callable[[], Any], total_s: float = MEASUREMENT_S, device: torch.device = devices.CPU) -> float:
-    """Return the median seconds of an action, over as many calls as fit ``total_s``.
-
-    A slow action is called three times if that takes less than ten times ``total_s``: one call that the machine held
-    up must not decide. An accelerator works on while Python prepares the next call, as in a training, so calls are
-    timed in blocks, each until the device has done all of it.
-
-    Args:
-        action: The action.
-        total_s: Seconds for all calls.
-        device: The device on which the action works.
-    """
-    calls = 1 if device.type == "cpu" else _calls_in_block(action, total_s, device)
-    durations: list[float] = []
-    while not durations or sum(durations) < total_s or (len(durations) < 3 and sum(durations) < 10 * total_s):
-        durations.append(_seconds_of_calls(action, calls, device))
-    return median(durations) / calls
-
-
-def _seconds_of_calls(action: Callable[[], Any], calls: int, device: torch.device) -> float:
-    start = time.perf_counter()
-    for _ in range(calls):
-        action()
-    devices.synchronize(device)
-    return time.perf_counter() - start
-
-
-def _calls_in_block(action: Callable[[], Any], total_s: float, device: torch.device) -> int:
-    """Return the number of calls of an action that take about a fifth of ``total_s``."""
-    devices.synchronize(device)
-    return max(1, int(total_s / 5 / max(1e-6, _seconds_of_calls(action, 1, device))))

@@ -22,7 +22,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from thalweg.errors import KeywordError, nearest, shown
+from thalweg.errors import KeywordError, nearest_setting, shown
 from thalweg.rules.core.hyper import Hyper
 from thalweg.rules.core.records import Record, record
 from thalweg.rules.core.reductions import RequestGenerator, resolve_reductions
@@ -169,7 +169,8 @@ class Rule:
         for name in settings:
             if name not in declared:
                 raise KeywordError(
-                    f"{self.name}: the settings are {', '.join(declared)}, got {shown(name)}. {nearest(name, declared)}"
+                    f"{self.name}: the settings are {', '.join(declared)}, got {shown(name)}. "
+                    f"{nearest_setting(name, declared)}"
                 )
         return self._replace(settings)
 
