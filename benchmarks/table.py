@@ -642,6 +642,21 @@ def doctor_table(record: Record) -> str:
     return "\n".join([*table_lines(head, rows), "", note])
 
 
+def exam_line(record: Record) -> str:
+    """Return how often diagnoses of another bench's trainings are right."""
+    results = record["diagnosis"]["open"]
+
+    def counted(name: str) -> str:
+        return f"{results[name]['count']} of {results[name]['of']}"
+
+    return (
+        f"On the sick trainings of another bench, which was written apart from this one: true cause first on "
+        f"{counted('true cause first')}, right module on {counted('right module')}, false alarms on "
+        f"{counted('false alarms')} that work, cures that work on {counted('cures that work')}; at most "
+        f"{results['times of 250 steps']['largest']:.3g} times the 250 steps and {results['seconds']['largest']:.3g} s."
+    )
+
+
 def watch_line(record: Record) -> str:
     """Return what watching adds to a step, and the bounds."""
     tasks, bounds = record["tasks"], record["bounds"]
@@ -690,6 +705,7 @@ TABLES: dict[str, Callable[[Any], str]] = {
     "doctor": doctor_table,
     "pages": pages_line,
     "watch": watch_line,
+    "doctor_exam": exam_line,
 }
 
 
