@@ -13,6 +13,7 @@ from thalweg.comparison import Progress, Store
 from thalweg.comparison.failures import FIRST_CHECK, failures_of, note_losses, signature_of
 from thalweg.comparison.results.storage.trials import StoredTrials
 from thalweg.comparison.training.result import MAX_TRACEBACK
+from thalweg.comparison.trial_runner import TrialRunner
 from thalweg.errors import TaskError
 from thalweg.parts import Parts
 
@@ -143,6 +144,23 @@ def test_a_failed_training_is_shown_with_its_line_and_tried_again_though_the_com
     calls = folder.calls
     assert "nothing was run" in folder.compare().stderr
     assert folder.calls == calls
+
+
+def test_an_error_is_shown_until_another_training_takes_its_place(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.set("fails_at", 5)
+    folder.compare()
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrialRunner, "train", interrupt)
+        assert folder.compare().exit_code != 0
+    result = json.loads(CliRunner().invoke(cli, ["report", str(folder.path / "out"), "--json"]).stdout)
+    assert [failure["count"] for failure in result["failures"]] == [1]
+    assert json.loads(folder.compare("--json").stdout)["failures"] == []
 
 
 def test_a_contender_that_always_fails_does_not_stop_the_others(folder: Folder) -> None:

@@ -137,8 +137,12 @@ def _lost_s(record: ComparisonRecord, stored: StoredTrials) -> float:
     return lost * (fmean(seconds) if seconds else 0.0) / record.plan.num_workers
 
 
-def trials_to_keep(store: Store, record: ComparisonRecord, notify: Callable[[str], None]) -> list[TrialRecord]:
-    """Return the stored trials that need not be trained again; those that are damaged or failed are deleted.
+def stored_by_outcome(
+    store: Store, record: ComparisonRecord, notify: Callable[[str], None]
+) -> tuple[list[TrialRecord], list[TrialRecord]]:
+    """Return the stored trials that need not be trained again, and those that failed; damaged ones are deleted.
+
+    Those that failed stay in the store until others take their place: an error is shown as long as nothing replaced it.
 
     Args:
         store: The store that holds the comparison.
@@ -152,12 +156,10 @@ def trials_to_keep(store: Store, record: ComparisonRecord, notify: Callable[[str
     if stored.damaged:
         notify(f"{len(stored.damaged)} stored trainings are damaged and are trained again. {stored.damaged[0].text}")
         store.discard(stored.damaged)
-    failures = failures_of(stored.trials)
-    for failure in failures:
+    for failure in failures_of(stored.trials):
         notify(f"trying again: {failure.text}")
-    if failures:
-        store.discard_failed(record.id)
-    return [trial for trial in stored.trials if trial.result.status != "failed"]
+    failed = [trial for trial in stored.trials if trial.result.status == "failed"]
+    return [trial for trial in stored.trials if trial.result.status != "failed"], failed
 
 
 class FailureMonitor:

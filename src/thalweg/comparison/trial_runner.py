@@ -10,7 +10,7 @@ from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.schedule import TrainingSchedule
 from thalweg.comparison.execution.job import Job
 from thalweg.comparison.execution.worker_pool import WorkerPool
-from thalweg.comparison.failures import FailureMonitor, trials_to_keep
+from thalweg.comparison.failures import FailureMonitor, stored_by_outcome
 from thalweg.comparison.planning.clock import Clock
 from thalweg.comparison.planning.plan import ComparisonPlan
 from thalweg.comparison.planning.seeds import derive
@@ -95,7 +95,8 @@ class TrialRunner:
         self.clock, self.passes, self.total = clock, record.workload.passes or 1, 0
         self.has_trained = False
         self._store, self._record, self._watch, self._pool = store, record, watch, pool
-        kept = trials_to_keep(store, record, self.notify)
+        kept, failed = stored_by_outcome(store, record, self.notify)
+        self._failed = {trial.key: trial for trial in failed}
         self.trials: dict[TrialKey, TrialRecord] = {trial.key: trial for trial in kept}
         self.monitor = FailureMonitor(record.workload.name, list(self.contenders), kept, self.notify)
         self._held: list[TrialRecord] | None = None
@@ -201,7 +202,24 @@ class TrialRunner:
         held, self._held = self._held or [], None
         if plan is not None:
             self.plan = self._stored_plan = plan
-        self._store.add(self._record.id, held, elapsed_s=self.clock.elapsed_s, plan=plan)
+        replaced = self._replaced_by(held)
+        self._store.add(self._record.id, held, elapsed_s=self.clock.elapsed_s, plan=plan, replaced=replaced)
+
+    def _replaced_by(self, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+        """Return the failed trials of earlier runs that these replace, each once.
+
+        An adaptive search may never propose the settings of a failed trial again. There any training of its stage
+        replaces one.
+        """
+        replaced = []
+        for trial in trials:
+            failed = self._failed.pop(trial.key, None)
+            if failed is None and isinstance(self.plan.design, SettingDesign):
+                key = next((key for key in self._failed if key.stage == trial.stage), None)
+                failed = None if key is None else self._failed.pop(key)
+            if failed is not None:
+                replaced.append(failed)
+        return replaced
 
     def _keep(self, members: Sequence[Training], results: Sequence[TrainingResult], *, keep_stopped: bool) -> None:
         trials = [
@@ -219,7 +237,8 @@ class TrialRunner:
         ]
         trials = self.monitor.see(trials)
         if self._held is None:
-            self._store.add(self._record.id, trials, elapsed_s=self.clock.elapsed_s)
+            replaced = self._replaced_by(trials)
+            self._store.add(self._record.id, trials, elapsed_s=self.clock.elapsed_s, replaced=replaced)
         else:
             self._held += trials
         self.trials |= {trial.key: trial for trial in trials}

@@ -87,15 +87,16 @@ def test_a_change_to_one_comparison_leaves_the_others() -> None:
         assert second.finished is None
 
 
-def test_only_failed_trainings_are_discarded() -> None:
+def test_only_failed_trainings_are_replaced() -> None:
     store, ids = create_store("first", "second")
     ended, failed = make_trial("a", "search"), make_trial("a", "search", number=1)
     failed = replace(failed, result=TrainingResult("failed", message="OSError: gone", traceback="line 1"))
     for number in ids.values():
         store.add(number, [ended, failed])
     assert store.trials(ids["first"])[1].result == failed.result
-    store.discard_failed(ids["first"])
-    assert store.trials(ids["first"]) == [ended]
+    again = replace(failed, result=ended.result)
+    store.add(ids["first"], [again], replaced=[failed, ended])
+    assert store.trials(ids["first"]) == [ended, again]
     assert store.trials(ids["second"]) == [ended, failed]
     with pytest.raises(StoreError, match="Another process"):
         store.add(ids["first"], [ended])

@@ -205,20 +205,26 @@ class Store:
         *,
         elapsed_s: float | None = None,
         plan: ComparisonPlan | None = None,
+        replaced: Sequence[TrialRecord] = (),
     ) -> None:
         """Store trials, all or none.
 
         Args:
             comparison: The number of the comparison.
-            trials: The trials. None of them may be stored already.
+            trials: The trials. None of them may be stored already, except in place of one that is replaced.
             elapsed_s: Seconds that the comparison has used, over all sessions. None leaves what is stored.
             plan: The plan that these trials complete. None leaves what is stored.
+            replaced: Stored trials that failed, which are deleted.
 
         Raises:
             StoreError: If the store cannot be written.
         """
         encoded = [rows.encode({"comparison": comparison} | values_of_trial(trial)) for trial in trials]
         with explained(self.label, "written"), self._engine.begin() as connection:
+            for trial in replaced:
+                of_trial = [RESULTS.c[name] == value for name, value in trial.key._asdict().items()]
+                is_failed = (RESULTS.c.comparison == comparison) & (RESULTS.c.status == "failed")
+                connection.execute(sql.delete(RESULTS).where(is_failed, *of_trial))
             if encoded:
                 connection.execute(sql.insert(RESULTS), encoded)
             if elapsed_s is not None:
@@ -313,19 +319,6 @@ class Store:
         numbers = [row.rowid for row in damage if row.rowid is not None]
         with explained(self.label, "written"), self._engine.begin() as connection:
             connection.execute(sql.delete(RESULTS).where(sql.literal_column("rowid").in_(numbers)))
-
-    def discard_failed(self, comparison: int) -> None:
-        """Delete the trainings of a comparison that failed, so that they can be tried again.
-
-        Args:
-            comparison: The number of the comparison.
-
-        Raises:
-            StoreError: If the store cannot be written.
-        """
-        is_failed = (RESULTS.c.comparison == comparison) & (RESULTS.c.status == "failed")
-        with explained(self.label, "written"), self._engine.begin() as connection:
-            connection.execute(sql.delete(RESULTS).where(is_failed))
 
     def finish(self, comparison: int, *, elapsed_s: float | None = None) -> None:
         """Mark a comparison as finished.
