@@ -442,3 +442,23 @@ print("torch._dynamo" in clocks[0].known)
 def test_the_time_of_a_first_comparison_begins_after_what_torch_imports_late() -> None:
     done = subprocess.run([sys.executable, "-c", _FIRST_COMPARISON], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["[]", "True"]
+
+
+def test_a_study_of_every_contender_comes_before_the_next_study_of_any() -> None:
+    """So a budget that ends during the studies has left no contender out."""
+
+    def train(make_optimizer: Any, report: Any) -> None:
+        weight = torch.nn.Parameter(torch.ones(3))
+        optimizer = make_optimizer([weight])
+        for _ in range(2):
+            optimizer.zero_grad()
+            loss = weight.square().sum()
+            loss.backward()
+            optimizer.step()
+            report(loss.item())
+
+    seen: list[TrialRecord] = []
+    thalweg.compare(train, ["sgd", "adam"], budget="8x8trials", workers=1, quiet=True, callbacks=[seen.append])
+    searched = [(trial.study, trial.contender) for trial in seen if trial.stage == "search" and trial.trial >= 0]
+    order = list(dict.fromkeys(searched))
+    assert order == [(study, name) for study in range(8) for name in ("sgd", "adam")]

@@ -287,7 +287,15 @@ class TrialRunner:
     def _jobs(
         self, trainings: Sequence[Training], pruning: Pruning | None, stop_at_s: float
     ) -> Iterator[tuple[Job, list[Training]]]:
-        """The jobs of these trainings, each with its members in the order of its trials."""
+        """The jobs of these trainings, each with its members in the order of its trials.
+
+        Studies come one after another: if the time ends before all jobs, every contender has had about as many.
+        """
+        return iter(sorted(self._unordered_jobs(trainings, pruning, stop_at_s), key=_first_study))
+
+    def _unordered_jobs(
+        self, trainings: Sequence[Training], pruning: Pruning | None, stop_at_s: float
+    ) -> Iterator[tuple[Job, list[Training]]]:
         for group in self._groups(trainings, pruning):
             first = group[0]
             mode, schedule = self.plan.execution_modes[first.contender.name], self._schedule(first)
@@ -331,3 +339,7 @@ class TrialRunner:
         if training.key.stage in STAGES_WITH_CURVES or self.plan.target is not None or counts_best:
             return schedule
         return replace(schedule, num_evaluations=min(EVALUATIONS_WITHOUT_CURVE, schedule.num_evaluations))
+
+
+def _first_study(job: tuple[Job, Sequence[Training]]) -> int:
+    return min(member.key.study for member in job[1])
