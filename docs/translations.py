@@ -9,7 +9,8 @@ The first line of a translated page names its original and the version that was 
 
 The version is the hash that git gives to the content of a file (`git hash-object docs/start.md`), so
 `git diff 0123456789ab HEAD:docs/start.md` shows what changed since. A page whose original changed since is stale. The
-built page says so at its top. Staleness is no error, so that an edit of the original needs no translator.
+built page says so at its top. Staleness is no error, so that an edit of the original needs no translator. A current
+page is compared with its original, and its typography is checked (`docs/chinese.py`).
 """
 
 import argparse
@@ -20,6 +21,8 @@ import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+
+import chinese
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("zh",)
@@ -68,7 +71,7 @@ class Translation:
         return (_STALE_NOTICE if self.is_stale else _NOTICE).format(name=self.original.name, link=link)
 
     def differences(self) -> list[str]:
-        """Return what differs from the original, and links to originals in place of their translations.
+        """Return what differs from the original, links that pass a translation by, and faults of typography.
 
         Equal must be code, decimal numbers, all numbers in tables, pictures, and the levels of headings.
         """
@@ -80,15 +83,17 @@ class Translation:
             if missing or surplus:
                 differences.append(f"{part}: missing {_shorten(missing)}; not in the original {_shorten(surplus)}")
         passed = self._passed_translations()
-        return (
-            [*differences, f"links: to an original that has a translation {_shorten(passed)}"]
-            if passed
-            else differences
-        )
+        if passed:
+            differences.append(f"links: to an original that has a translation {_shorten(passed)}")
+        return [*differences, *chinese.faults(self.page, self._language(), self.original)]
+
+    def _language(self) -> Path:
+        """Return the folder of the pages of the language."""
+        return next(folder for folder in self.page.parents if folder.parent.name == "docs")
 
     def _passed_translations(self) -> list[str]:
         """Return the links to pages of the original language that this language has, other than to the own original."""
-        language = next(folder for folder in self.page.parents if folder.parent.name == "docs")
+        language = self._language()
         docs, root = language.parent, language.parent.parent
         links = re.findall(r"\]\(([^)\s#:]+)(?:#[^)\s]*)?\)", _prose(self.page.read_text(encoding="utf-8")))
         passed = []

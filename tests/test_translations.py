@@ -9,6 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "docs"))
 try:
+    import chinese
     import translations
 finally:
     sys.path.pop(0)
@@ -39,7 +40,7 @@ print(0.5)
 
 | 步数 | 损失 |
 |---|---|
-| 20 | [0.3](../log.md#第-8-步) |
+| 20 | [0.3](../log.md#第-8-步)（英文） |
 
 ![损失 0.25](../images/loss.svg)
 
@@ -127,6 +128,62 @@ def test_a_link_past_a_translation_is_named(page: Path, tmp_path: Path) -> None:
     text = page.read_text(encoding="utf-8").replace("../log.md", "log.md")
     page.write_text(f"{text}\n[英文版](../steps.md)、[别处](../other.md)\n", encoding="utf-8")
     assert translations.read_translation(page, tmp_path).differences() == []
+
+
+def test_the_first_page_in_chinese_has_no_fault() -> None:
+    language = ROOT / "docs" / "zh"
+    assert chinese.faults(language / "index.md", language) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("损失,梯度", "half-width punctuation: '损失,梯度'"),
+        ("如下:\n\n```text\nx\n```", "half-width punctuation: '如下:'"),
+        ("损失变小.", "half-width punctuation: '损失变小.'"),
+        ("步长(每步)", "half-width brackets: '步长(每步)'"),
+        ("比较 (见下) 一次", "half-width brackets: '比较 (见下) 一次'"),
+        ("用Adam训练", "no space between Chinese and Latin text: '用Adam训练'"),
+        ("学习率 0.1时", "no space between Chinese and Latin text: '学习率 0.1时'"),
+        ("误差为 5%以内", "no space between Chinese and Latin text: '误差为 5%以内'"),
+        ("令`lr`为零", "no space between Chinese and Latin text: '令x为零'"),
+        ("**动量**η", "no space between Chinese and Latin text: '动量η'"),
+        ("- **动量。** 它", "a space or line break beside full-width punctuation: '动量。 它'"),
+        ("损失 ，梯度", "a space or line break beside full-width punctuation: '损失 ，梯度'"),
+        ("见下一节。\n然后", "a space or line break beside full-width punctuation: '见下一节。 然后'"),
+        ("学习率\n调度", "a space or line break between Chinese characters: '学习率 调度'"),
+        ("- 学习率\n  调度", "a space or line break between Chinese characters: '学习率 调度'"),
+        ("| 学习率 调度 | 1 |", "a space or line break between Chinese characters: '学习率 调度'"),
+        ("见[调度](../schedules.md)。下一页是英文的。", "a link to an English page without 英文: '调度'"),
+        ("见[梯度](../../x.md#y)。", "a link to an English page without 英文: '梯度'"),
+        ("其余在[Lion](../optimizers/rules/lion.md)", "a link to an English page without 英文: 'Lion'"),
+    ],
+)
+def test_a_fault_of_typography_is_named(page: Path, tmp_path: Path, text: str, fault: str) -> None:
+    before = page.read_text(encoding="utf-8")
+    page.write_text(f"{before}\n{text}\n", encoding="utf-8")
+    found = chinese.faults(page, page.parent, tmp_path / "docs" / "steps.md")
+    assert fault in found
+    assert {entry.partition(":")[0] for entry in found} <= {*chinese.RULES, "a link to an English page without 英文"}
+    assert f"         {fault}" in translations.report(tmp_path).splitlines()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "用 Adam 训练 3 步，损失为 0.1（见 `lr` 一节）；误差 5%，即 (y - t)² 的均值。",
+        "**动量**：它记住 (s, y) 对。**为什么？**因为“快”。",
+        "代码在\n[x.py](../../x.py)，数据在 a:b、3:1 处 · 见 [v](https://x.org/a.md)。",
+        "1. 第一步\n2. 第二步\n\n   ```text\n   损失,梯度\n   ```\n\n| 步 | 损失 |\n|---|---|\n| 1 | 2 |",
+        "## 小结\n下一行。",
+        "`损失,梯度` 和 <b>η</b> <!-- 损失,梯度 -->",
+        "见[调度](../schedules.md)（英文）。[原文](../steps.md)。",
+        "没有中文版的，链接指向英文页面。见 [Lion](../optimizers/rules/lion.md)。",
+    ],
+)
+def test_good_typography_is_no_fault(page: Path, tmp_path: Path, text: str) -> None:
+    page.write_text(f"{page.read_text(encoding='utf-8')}\n{text}\n", encoding="utf-8")
+    assert chinese.faults(page, page.parent, tmp_path / "docs" / "steps.md") == []
 
 
 def test_directives_are_no_code(page: Path, tmp_path: Path) -> None:
