@@ -50,8 +50,8 @@ def _shows_english(target: str, page: Path, language: Path) -> bool:
 def faults(page: Path, language: Path, original: Path | None = None) -> list[str]:
     """Return the faults of a Chinese page, each with the text where it is.
 
-    A link to an English page needs the word 英文 in its sentence. The pages of optimizers need none if the page says once
-    that 链接指向英文页面 (links lead to English pages).
+    A link to an English page needs the word 英文 in its sentence. If the page says 链接指向英文页面 once (links lead to
+    English pages), then links to the pages of optimizers need none.
 
     Args:
         page: Path of the page.

@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 import thalweg
+from tests.pages import needs_browser, open_browser, open_tab
 from thalweg import comparison, errors, optim, rules, tasks, testing, trajectories
 
 ROOT = Path(__file__).parents[1]
@@ -115,6 +116,38 @@ def test_a_page_names_its_language(
 ) -> None:
     folder, _ = build
     assert f'lang="{language}"' in (folder / "docs" / f"{page}.html").read_text().partition("<head")[0]
+
+
+@needs_browser
+def test_chinese_pages_have_fonts_and_distances_of_their_own(
+    build: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    script = """() => {
+        const [body, text, table, code] = ["body", "article p", "article td", "article pre"].map(
+            place => getComputedStyle(document.querySelector(place)));
+        const relative = style => parseFloat(style.lineHeight) / parseFloat(style.fontSize);
+        return {fonts: body.fontFamily, text: relative(text), table: relative(table), code: relative(code),
+                code_fonts: code.fontFamily, justified: text.textAlign,
+                overflow: document.body.scrollWidth - innerWidth,
+                head: getComputedStyle(document.querySelector("article th")).wordBreak};
+    }"""
+    folder, _ = build
+    with open_browser() as browser:
+        tab = open_tab(browser, viewport={"width": 390, "height": 800})
+        styles = {}
+        for page in ("start", "zh/start"):
+            tab.goto((folder / "docs" / f"{page}.html").as_uri())
+            styles[page] = tab.evaluate(script)
+    english, chinese = styles.values()
+    simplified = ("PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC")
+    assert all(font in chinese["fonts"] and font not in english["fonts"] for font in simplified)
+    assert chinese["fonts"].index("Segoe UI") < chinese["fonts"].index("Microsoft YaHei")  # Latin letters come first
+    assert chinese["code_fonts"].index("Consolas") < chinese["code_fonts"].index("Microsoft YaHei")
+    assert (english["text"], chinese["text"]) == pytest.approx((1.5, 1.75))
+    assert chinese["table"] == chinese["code"] == pytest.approx(1.5)
+    assert (english["head"], chinese["head"]) == ("normal", "keep-all")
+    assert english["justified"] == chinese["justified"] == "start"
+    assert max(english["overflow"], chinese["overflow"]) <= 0
 
 
 def test_the_search_finds_a_page_and_formulas_are_drawn_without_a_script(
