@@ -461,7 +461,7 @@ def test_thalweg_takes_part_with_its_public_interface(monkeypatch: pytest.Monkey
     monkeypatch.setattr(thalweg, "compare", compare_by_trials)
     accuracy = replace(MADE, maximize=True, scale="linear", worst=0.0, best_possible=10.0, train=train_maximized)
     for training in (MADE, accuracy):
-        recommendation = methods.METHODS["thalweg"](Request(training, MADE.contenders, 20.0, seed=1))
+        recommendation = methods.METHODS["thalweg"](Request(training, MADE.contenders, 20.0, seed=2))
         assert recommendation.contender in MADE.contenders
         assert 0.001 < recommendation.settings["lr"] < 0.1
         assert recommendation.interval is not None

@@ -40,7 +40,7 @@ def test_the_index_states_the_agreements(record: Any) -> None:
     ((first, of),) = re.findall(r"On (\d+) of (\d+) it names the kind of the page first", text)
     assert (int(first), int(of)) == (record["first"], len(KINDS))
     (stated,) = re.findall(r"It names another cause first on \d+: (.*?)\.(?: |$)(?!md)", text)
-    assert re.findall(r"\[(\w+)\]", stated) == record["disagreements"]
+    assert re.findall(r"\(causes/(\w+)\.md\)", stated) == record["disagreements"]
 
 
 def test_where_the_doctor_names_another_kind_it_is_the_cause_of_a_symptom_and_the_page_names_it(record: Any) -> None:

@@ -65,6 +65,7 @@ def test_the_result_has_the_promised_keys_and_is_plain_json() -> None:
                 "seeds",
                 "diverged",
                 "failed",
+                "failed_trainings",
                 "seconds",
                 "bytes",
                 "update_seconds",

@@ -58,7 +58,7 @@ def test_json_and_page_have_count_error_and_line(comparison: Comparison, tmp_pat
     assert by_name["adam"]["failed_trainings"] == failure["count"]
     assert by_name["sgd"]["failed_trainings"] == 0
     page = comparison.report(tmp_path / "report.html").read_text()
-    assert f'data-label="failed trainings" data-value="{failure["count"]}"' in page
+    assert f'data-label="failed" data-value="{failure["count"]}"' in page
     assert "Failed trainings</h2>" in page
     assert f":{line})" in page
 

@@ -110,7 +110,7 @@ def test_a_value_with_lost_seeds_is_marked_as_a_bound(tmp_path: Path) -> None:
     counted = [value if math.isfinite(value) else 10.0 for value in sgd.values]
     assert sgd.value.mean == pytest.approx(math.exp(fmean(map(math.log, counted))))
     assert (sgd.value.bound, sgd.value.high) == ("≥ ", math.inf)
-    end = f"; {sgd.value.lost} of them were lost, so its value is a bound."
+    end = f"; {sgd.value.lost} of them lost, so its value is a bound."
     assert any(caution.endswith(end) for caution in comparison.cautions)
     assert f"≥ {sgd.value.mean:.3g}" in comparison.report(tmp_path / "report.html").read_text()
     assert comparison.to_json()["contenders"][0]["bound"] is True
