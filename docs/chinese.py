@@ -22,6 +22,7 @@ RULES = {
 }
 _BLOCK = re.compile(r"^( *)(`{3,}).*\n[\s\S]*?^\1\2$", re.MULTILINE)
 _LINK = re.compile(r"!?\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^)\s]*)\)")
+_ITALICS = re.compile(rf"(?<!\*)\*(?![*\s])[^*]*{_HAN}[^*]*\*(?!\*)")
 _BEGINS_A_LINE = re.compile(r"^\s*(?:#+ |[-*] |\d+\. |\||>)")
 
 
@@ -66,6 +67,7 @@ def faults(page: Path, language: Path, original: Path | None = None) -> list[str
         for fault, pattern in RULES.items():
             result += [f"{fault}: {bare[max(0, m.start() - 8) : m.end() + 8]!r}" for m in re.finditer(pattern, bare)]
         for sentence in re.split(r"(?<=[。；！？])", cell):
+            result += [f"italics, which Chinese fonts lack: {text!r}" for text in _ITALICS.findall(sentence)]
             for label, target in _LINK.findall(sentence):
                 exempt = says_so and "/optimizers/rules/" in target
                 is_original = original is not None and (page.parent / target).resolve() == original.resolve()
