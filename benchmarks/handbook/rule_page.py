@@ -358,7 +358,8 @@ def _paths(subject: Subject) -> str:
         for surface, title in _SURFACES.items()
     )
     chosen = "The rates are those of a grid whose paths end lowest." if drawn["rosenbrock"]["chosen"] else ""
-    alt = f"Paths of {subject.kind.__name__}, gradient descent and AdamW on Rosenbrock's function and on a quadratic"
+    *first, last = dict.fromkeys((subject.kind.__name__, "gradient descent", "AdamW"))  # AdamW's own page names it once
+    alt = f"Paths of {', '.join(first)} and {last} on Rosenbrock's function and on a quadratic"
     around = ", around Adam" if subject.is_wrapper else ""
     note = (
         "A surface of two parameters shows how a rule moves, not how well it trains a network. "
