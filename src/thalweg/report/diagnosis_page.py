@@ -2,11 +2,9 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
-
-from markupsafe import Markup
 
 import thalweg
 from thalweg.comparison.results import environment
@@ -17,8 +15,11 @@ from thalweg.diagnosis.run_record import Replay, RunRecord
 from thalweg.parts import Parts
 from thalweg.report.assets import load_assets
 from thalweg.report.charts import diagnosis as charts
+from thalweg.report.charts.data import Chart
+from thalweg.report.charts.placed import draw_charts, script_data
 from thalweg.report.files import write_page
-from thalweg.report.numbers import shorten
+from thalweg.report.numbers import shorten, sortable
+from thalweg.report.raw_numbers import embedded_json, numbers_of_runs
 from thalweg.report.templates import render_template, values_of
 
 _NONE = "–"
@@ -59,9 +60,8 @@ def render_diagnosis(diagnosis: Diagnosis, *, command: str = "", parts: Parts | 
         parts: Knows the parts of the page that could not be made; each is also a note on the page.
     """
     parts = Parts() if parts is None else parts
-    return render_template(
-        "diagnosis.html", values_of(_values(diagnosis, command, parts)), parts, load_assets(with_charts=False)
-    )
+    assets = load_assets(with_charts=True)
+    return render_template("diagnosis.html", values_of(_values(diagnosis, command, parts)), parts, assets)
 
 
 def _title(diagnosis: Diagnosis) -> str:
@@ -75,6 +75,12 @@ def _values(diagnosis: Diagnosis, command: str, parts: Parts) -> dict[str, Calla
     """Return a function for each value of the template, so that one that raises leaves the others."""
     cause, cure = diagnosis.cause, diagnosis.cure
     sick = diagnosis.sick[0] if diagnosis.sick else None
+    shown = {"evidence": _evidence_charts(diagnosis, parts), "cure": _cure_charts(diagnosis, parts)}
+
+    @cache
+    def raw() -> dict[str, Any] | None:
+        return parts.make("the raw numbers", lambda: numbers_of_runs(diagnosis), None)
+
     further = [finding for finding in diagnosis.findings if finding is not cause]
     return {
         "title": lambda: shorten(f"{diagnosis.name}: {_title(diagnosis)}"),
@@ -92,16 +98,22 @@ def _values(diagnosis: Diagnosis, command: str, parts: Parts) -> dict[str, Calla
         "since": lambda: presentation.since_of(cause) if cause else "",
         "evidence": lambda: presentation.evidence_of(diagnosis, cause) if cause else [],
         "sick": lambda: sick,
-        "sick_score": lambda: _score_text(diagnosis, sick) if sick else _NONE,
+        "sick_score": lambda: _run_cell(diagnosis, sick) if sick else None,
         "not_finite": lambda: sick is not None and not all(map(math.isfinite, sick.losses)),
         "profile": lambda: diagnosis.profile,
         "has_zeros": lambda: any(value == 0 for values in diagnosis.profile.values() for value in values.values()),
-        "charts": lambda: {"evidence": _evidence_charts(diagnosis, parts), "cure": _cure_charts(diagnosis, parts)},
+        "charts": lambda: draw_charts(shown, parts),
+        "page_data": lambda: embedded_json(
+            script_data(charts.COLOURS if shown["cure"] else (), charts.COLOURS, shown) | {"raw": raw()}
+        ),
+        "left_out": lambda: (raw() or {"left_out": ""})["left_out"],
+        "has_blamed": lambda: any(
+            charts.is_part_of(name, cause.where) for values in diagnosis.profile.values() for name in values if cause
+        ),
         "is_loss": lambda: presentation.is_loss(diagnosis),
         "score_name": lambda: diagnosis.score_name,
         "diverged": lambda: any(run.ending == "diverged" for run in (*diagnosis.sick[1:], *diagnosis.cured)),
-        "before_colour": lambda: 1,
-        "after_colour": lambda: 0,
+        "colours": lambda: charts.COLOURS,
         "seeds": lambda: _seed_rows(diagnosis),
         "replays": lambda: [_replay_row(diagnosis, replays) for replays in _grouped(diagnosis.replays)],
         "others": lambda: [
@@ -120,34 +132,32 @@ def _values(diagnosis: Diagnosis, command: str, parts: Parts) -> dict[str, Calla
     }
 
 
-def _evidence_charts(diagnosis: Diagnosis, parts: Parts) -> list[Markup]:
-    """Return the charts of the training as it is; one that cannot be drawn is left out, and noted."""
+def _evidence_charts(diagnosis: Diagnosis, parts: Parts) -> list[Chart]:
+    """Return the charts of the training as it is; one that cannot be made is left out, and noted."""
     cause = diagnosis.cause
     where, since = (cause.where, cause.since) if cause else (None, 0)
     drawn = []
     if diagnosis.sick and diagnosis.sick[0].losses:
         drawn.append(parts.make("the chart of the loss", partial(charts.loss_chart, diagnosis.sick[0], since), None))
-    for quantity, values in diagnosis.profile.items():
+    for place, (quantity, values) in enumerate(diagnosis.profile.items(), 1):
         if values:
-            drawn.append(
-                parts.make(f"the profile of {quantity}", partial(charts.profile_chart, quantity, values, where), None)
-            )
+            profile = partial(charts.profile_chart, f"profile-{place}", quantity, values, where)
+            drawn.append(parts.make(f"the profile of {quantity}", profile, None))
     return [chart for chart in drawn if chart is not None]
 
 
-def _cure_charts(diagnosis: Diagnosis, parts: Parts) -> list[Markup]:
-    """Return a chart for each fresh seed; one that cannot be drawn is left out, and noted."""
+def _cure_charts(diagnosis: Diagnosis, parts: Parts) -> list[Chart]:
+    """Return a chart for each fresh seed; one that cannot be made is left out, and noted."""
     pairs = _pairs_of_runs(diagnosis)
     sign = -1.0 if presentation.is_loss(diagnosis) else 1.0
-    limits = charts.score_limits([run for pair in pairs for run in pair], sign)
+    runs = [run for pair in pairs for run in pair]
+    axis = parts.make(
+        "the axis of the scores", lambda: charts.score_axis(runs, diagnosis.score_name, sign) if runs else None, None
+    )
     drawn = [
-        parts.make(
-            f"the chart of seed {after.seed}",
-            partial(charts.cure_chart, before, after, diagnosis.score_name, sign, limits),
-            None,
-        )
+        parts.make(f"the chart of seed {after.seed}", partial(charts.cure_chart, before, after, axis, sign), None)
         for before, after in pairs
-        if limits
+        if axis is not None
     ]
     return [chart for chart in drawn if chart is not None]
 
@@ -158,13 +168,13 @@ def _pairs_of_runs(diagnosis: Diagnosis) -> list[tuple[RunRecord, RunRecord]]:
     return [(sick[run.seed], run) for run in diagnosis.cured if run.seed in sick]
 
 
-def _seed_rows(diagnosis: Diagnosis) -> list[tuple[int, str, str]]:
+def _seed_rows(diagnosis: Diagnosis) -> list[tuple[int, dict[str, Any], dict[str, Any]]]:
     cure = diagnosis.cure
     if cure is None:
         return []
-    text = partial(presentation.score_text, diagnosis)
+    cell = partial(_score_cell, diagnosis)
     return [
-        (seed, text(before), text(after))
+        (seed, cell(before), cell(after))
         for seed, before, after in zip(cure.seeds, cure.before, cure.after, strict=True)
     ]
 
@@ -184,15 +194,27 @@ def _replay_row(diagnosis: Diagnosis, replays: Sequence[Replay]) -> dict[str, An
         "change": first.change,
         "kind": "; ".join(dict.fromkeys(presentation.title_of(replay.kind) for replay in replays)),
         "where": ", ".join(dict.fromkeys(replay.where for replay in replays if replay.where)) or _NONE,
-        "score": _score_text(diagnosis, first.run),
-        "gain": f"{100 * first.gain:.0f} %" if math.isfinite(first.gain) else _NONE,
+        "score": _run_cell(diagnosis, first.run),
+        "gain": {
+            "text": f"{100 * first.gain:.0f} %" if math.isfinite(first.gain) else _NONE,
+            "number": sortable(first.gain),
+        },
         "result": presentation.replay_result(first),
         "is_cure": cure is not None
         and any(replay.change == cure.name and replay.kind == cure.kind for replay in replays),
     }
 
 
-def _score_text(diagnosis: Diagnosis, run: RunRecord) -> str:
+def _run_cell(diagnosis: Diagnosis, run: RunRecord) -> dict[str, str]:
+    """Return the last score of a run as a cell of a table; a dash if it has none."""
     if run.ending == "failed" or not run.scores:
-        return _NONE
-    return presentation.score_text(diagnosis, presentation.last_score(run))
+        return {"text": _NONE, "number": ""}
+    return _score_cell(diagnosis, presentation.last_score(run))
+
+
+def _score_cell(diagnosis: Diagnosis, score: float) -> dict[str, str]:
+    """Return a score as text, and as the number by which the table is sorted."""
+    return {
+        "text": presentation.score_text(diagnosis, score),
+        "number": sortable(presentation.shown_score(diagnosis, score)),
+    }

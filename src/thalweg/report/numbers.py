@@ -14,6 +14,25 @@ def shorten(text: str, max_length: int = 200) -> str:
     return text if len(text) <= max_length else f"{text[: max_length - 1]}…"
 
 
+def capitalized(text: str) -> str:
+    """Return a text as the beginning of a heading."""
+    return text[:1].upper() + text[1:]
+
+
+def shorten_middle(text: str, max_length: int) -> str:
+    """Return a text for a place with little room, without its middle: names of modules differ at their ends.
+
+    Example:
+        >>> shorten_middle("transformer.blocks.11.attention", 20)
+        'transform….attention'
+    """
+    text = printable(text)
+    if len(text) <= max_length:
+        return text
+    kept = max_length - 1
+    return f"{text[: kept // 2]}…{text[len(text) - (kept - kept // 2) :]}"
+
+
 def format_number(value: float, num_digits: int = 3) -> str:
     """Format a number as briefly as possible; a dash if it is not finite.
 
@@ -67,3 +86,8 @@ def format_bytes(count: float) -> str:
             break
         count /= 1000
     return f"{format_number(count)} {unit}"
+
+
+def sortable(value: float) -> str:
+    """Return a number as an attribute by which the script sorts a table; empty if there is none."""
+    return repr(float(value)) if math.isfinite(value) else ""

@@ -1,13 +1,10 @@
 """The page of a comparison: one self-contained HTML file, made from the stored results alone."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
-
-from markupsafe import Markup
 
 from thalweg.comparison import Comparison
 from thalweg.comparison.presentation.overview import compared_value, format_settings, worse_by_in_words
@@ -17,13 +14,11 @@ from thalweg.comparison.results.summary import GOOD_RATE_MARGIN, STAGES, Summary
 from thalweg.comparison.results.terms import HEADINGS, name_of_measure
 from thalweg.comparison.training.workload_record import SPLITS
 from thalweg.errors import printable
-from thalweg.parts import Parts
 from thalweg.report.assets import load_assets
 from thalweg.report.certainty import how_sure
 from thalweg.report.charts import comparison as charts
 from thalweg.report.charts import search
-from thalweg.report.charts.data import Chart
-from thalweg.report.charts.static import static_chart
+from thalweg.report.charts.placed import draw_charts, script_data
 from thalweg.report.charts.theme import assign_colours
 from thalweg.report.contender_findings import findings_of
 from thalweg.report.files import write_page
@@ -34,6 +29,7 @@ from thalweg.report.numbers import (
     format_number,
     format_seconds,
     shorten,
+    sortable,
 )
 from thalweg.report.raw_numbers import embedded_json, raw_numbers
 from thalweg.report.templates import render_template, unbroken_options, values_of
@@ -73,23 +69,6 @@ class LiveState:
     version: str
     text: str
     share: float | None
-
-
-@dataclass(frozen=True)
-class DrawnChart:
-    """A chart as the template places it.
-
-    Attributes:
-        id: Its name.
-        title: Its heading.
-        note: How to read it.
-        svg: The drawing for a page without scripts; empty on a live page.
-    """
-
-    id: str
-    title: str
-    note: str
-    svg: Markup
 
 
 def render(comparison: Comparison, *, live: LiveState | None = None) -> str:
@@ -139,7 +118,7 @@ def _values(comparison: Comparison, live: LiveState | None) -> dict[str, Callabl
         "optimum": lambda: plan.optimum,
         "rows": rows,
         "colours": lambda: colours,
-        "charts": lambda: _drawn_charts(comparison, page_data()["drawn"], with_svg=live is None),
+        "charts": lambda: draw_charts(page_data()["drawn"], comparison.parts, with_svg=live is None),
         "page_data": lambda: embedded_json({key: value for key, value in page_data().items() if key != "drawn"}),
         "left_out": lambda: page_data()["raw"]["left_out"] if page_data()["raw"] else "",
         "live": lambda: live,
@@ -151,7 +130,7 @@ def _values(comparison: Comparison, live: LiveState | None) -> dict[str, Callabl
         "pruned": lambda: search.pruned_rows(comparison),
         "split_sentences": lambda: charts.split_sentences(comparison),
         "command": lambda: record.environment.get("command", ""),
-        "sortable": lambda: _sortable,
+        "sortable": lambda: sortable,
         "cautions": lambda: comparison.cautions,
         "half_sample_check": lambda: comparison.half_sample_check,
         "failures": lambda: comparison.failures,
@@ -275,11 +254,6 @@ def _table_row(comparison: Comparison, summary: Summary) -> dict[str, Any]:
     }
 
 
-def _sortable(value: float) -> str:
-    """Return a number as an attribute by which a script sorts; empty if there is none."""
-    return repr(float(value)) if math.isfinite(value) else ""
-
-
 def _page_data(comparison: Comparison, colours: dict[str, int]) -> dict[str, Any]:
     """Return the data of the script, each part made by itself; ``drawn`` holds the charts for the template."""
     make = comparison.parts.make
@@ -291,35 +265,9 @@ def _page_data(comparison: Comparison, colours: dict[str, int]) -> dict[str, Any
         "budget": make("the chart of the budget", lambda: search.budget_chart(comparison, colours), None),
         "splits": make("the chart of validation and test", lambda: charts.split_chart(comparison, colours), None),
     }
-    every = [drawn["values"], *drawn["curves"], drawn["rates"], drawn["budget"], drawn["splits"]]
     return {
         "drawn": drawn,
-        "contenders": [{"name": printable(name), "colour": colours[name]} for name in order],
-        "charts": [chart.to_json() for chart in every if chart is not None],
+        **script_data(order, colours, drawn),
         "search": make("the chart of the search", lambda: search.search_json(comparison, colours), []),
         "raw": make("the raw numbers", lambda: raw_numbers(comparison.trainings, comparison.to_json()), None),
-    }
-
-
-def draw_chart(chart: Chart, parts: Parts, *, with_svg: bool = True) -> DrawnChart | None:
-    """Return a chart for a template; None if it cannot be drawn.
-
-    Args:
-        chart: The chart.
-        parts: Knows the charts that could not be drawn.
-        with_svg: False to leave out the drawing for a page without scripts.
-    """
-    svg = parts.make(f"the drawing of {chart.title}", partial(static_chart, chart), None) if with_svg else Markup()
-    return None if svg is None else DrawnChart(chart.id, chart.title, chart.note, svg)
-
-
-def _drawn_charts(comparison: Comparison, charts_by_place: dict[str, Any], *, with_svg: bool) -> dict[str, Any]:
-    """Return the charts for the template; one that cannot be drawn is left out, and noted."""
-
-    def place(chart: Chart | None) -> DrawnChart | None:
-        return None if chart is None else draw_chart(chart, comparison.parts, with_svg=with_svg)
-
-    return {
-        name: [drawn for drawn in map(place, item) if drawn is not None] if isinstance(item, list) else place(item)
-        for name, item in charts_by_place.items()
     }

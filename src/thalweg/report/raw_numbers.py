@@ -1,4 +1,4 @@
-"""Raw numbers: all trainings of a comparison as compact JSON, which the script of the page turns into files."""
+"""Raw numbers: all trainings of a page as compact JSON, which the script of the page turns into files."""
 
 import json
 import math
@@ -9,12 +9,16 @@ from markupsafe import Markup
 
 from thalweg.comparison.presentation.trial_table import TrialTable
 from thalweg.comparison.results.records import TrialRecord
+from thalweg.diagnosis.diagnosis import Diagnosis
+from thalweg.diagnosis.presentation import shown_score
+from thalweg.diagnosis.run_record import RunRecord
 from thalweg.parts import as_plain_json
 
 MAX_BYTES = 3_000_000  # of the raw numbers of a page: with the script and the charts a page stays below 5 MB
 # In JSON these stand in texts alone. Others that hide are no ASCII, and written as escapes anyway.
 _ESCAPES = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\x7f"}
 _CURVE_LIMITS = (None, 40, 10, 2)  # evaluations of a curve that are kept, tried in this order
+_LOSS_LIMITS = (None, 500, 50, 5)
 
 
 def raw_numbers(trainings: Sequence[TrialRecord], results: dict[str, Any]) -> dict[str, Any]:
@@ -47,6 +51,50 @@ def raw_numbers(trainings: Sequence[TrialRecord], results: dict[str, Any]) -> di
         raw |= {"rows": all_rows[:kept], "curves": []}
     raw["left_out"] = f"This page holds {kept:,} of {len(rows):,} trainings, without curves. The store has all of them."
     return raw
+
+
+def numbers_of_runs(diagnosis: Diagnosis) -> dict[str, Any]:
+    """Return a diagnosis as plain JSON, with a row for each step of each of its runs.
+
+    If the rows do not fit into a page, losses are thinned; ``left_out`` says so.
+
+    Args:
+        diagnosis: The diagnosis.
+    """
+    results = diagnosis.to_json()
+    for run in (*results["sick"], *(replay["run"] for replay in results["replays"]), *results["cured"]):
+        del run["losses"], run["scores"]  # the rows have them
+    runs = {id(run): run for run in (*diagnosis.sick, *(replay.run for replay in diagnosis.replays), *diagnosis.cured)}
+    for limit in _LOSS_LIMITS:
+        raw = {
+            "results": results,
+            "columns": ["change", "seed", "step", "training loss", diagnosis.score_name],
+            "rows": [row for run in runs.values() for row in _steps_of(diagnosis, run, limit)],
+            "left_out": ""
+            if limit is None
+            else f"This page holds {limit} losses of each run. The JSON of thalweg doctor --json has all of them.",
+        }
+        if size_of(raw) <= MAX_BYTES:
+            break
+    return raw
+
+
+def _steps_of(diagnosis: Diagnosis, run: RunRecord, limit: int | None) -> list[list[Any]]:
+    """Return the rows of a run: name, seed, step, loss and score as people know it. Some steps have no score."""
+    steps: Sequence[int] = range(1, len(run.losses) + 1)
+    if limit is not None and len(steps) > limit:
+        steps = [steps[round(k * (len(steps) - 1) / (limit - 1))] for k in range(limit)]
+    scores = {step: shown_score(diagnosis, score) for step, score in run.scores}
+    return [
+        [
+            run.name,
+            run.seed,
+            step,
+            _short(run.losses[step - 1]) if step in steps else None,
+            _short(scores.get(step, math.nan)),
+        ]
+        for step in sorted({*steps, *scores})
+    ]
 
 
 def size_of(value: Any) -> int:

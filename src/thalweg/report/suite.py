@@ -11,11 +11,12 @@ from thalweg.comparison.suite import folder_name
 from thalweg.comparison.suite_result import CAUTION
 from thalweg.errors import printable
 from thalweg.report.assets import load_assets
+from thalweg.report.charts.placed import draw_charts, script_data
 from thalweg.report.charts.suite import means_chart, profile_chart
 from thalweg.report.charts.theme import assign_colours
 from thalweg.report.files import write_page
 from thalweg.report.numbers import shorten
-from thalweg.report.page import draw_chart, write
+from thalweg.report.page import write
 from thalweg.report.raw_numbers import embedded_json
 from thalweg.report.templates import render_template, values_of
 
@@ -64,12 +65,12 @@ def render_suite(suite: Suite) -> str:
         }
 
     def drawn() -> dict[str, Any]:
-        return {name: draw_chart(chart, suite.parts) for name, chart in charts().items()}
+        return draw_charts(charts(), suite.parts)
 
     def page_data() -> Any:
-        contenders = [{"name": printable(name), "colour": colours[name]} for name in suite.contenders]
-        shown = suite.parts.make("the data of the charts", charts, {})
-        return embedded_json({"contenders": contenders, "charts": [chart.to_json() for chart in shown.values()]})
+        return embedded_json(
+            script_data(suite.contenders, colours, suite.parts.make("the data of the charts", charts, {}))
+        )
 
     values = {
         "title": lambda: shorten(f"suite: {', '.join(suite.comparisons)}"),

@@ -27,6 +27,7 @@ from thalweg.report.charts.data import (
     thinned,
     value_axis,
 )
+from thalweg.report.numbers import capitalized
 
 FLOAT32_RESOLUTION = 2**-24
 MAX_POINTS = 200  # of a curve
@@ -52,11 +53,6 @@ class Results(Protocol):
 def distance_to_optimum(loss: float, optimum: float | None) -> float:
     """Return loss - optimum, at least the resolution of float32; the loss itself if the optimum is unknown or 0."""
     return loss if not optimum else max(loss - optimum, FLOAT32_RESOLUTION * abs(optimum))
-
-
-def capitalized(text: str) -> str:
-    """Return a text as the beginning of a heading."""
-    return text[:1].upper() + text[1:]
 
 
 def labels_of(results: Results) -> dict[str, str]:

@@ -13,7 +13,7 @@ LOG_FROM = 5.0  # a factor between the values from which an axis is logarithmic
 BEYOND = 10.0  # times the median: a value farther away is marked at the edge, so that it does not squeeze the others
 _MAX_IN_ALT = 12  # series whose values a text for a screen reader names
 
-Kind = Literal["intervals", "lines", "dots"]
+Kind = Literal["intervals", "rows", "lines", "dots"]
 Mark = Literal["", "chosen", "lost", "stopped"]
 Span = tuple[float, float]
 
@@ -22,11 +22,11 @@ class Point(NamedTuple):
     """A point of a chart.
 
     Attributes:
-        x: Its place; of an interval, its number from the top.
+        x: Its place; of an interval or in a row, the number of the row from the top.
         y: Its value; of an interval, its middle.
         low: Lower end of a band or an interval; not a number if there is none.
         high: Upper end.
-        mark: ``chosen`` for a ring, ``lost`` for a training without a value, ``stopped`` for one that ended early.
+        mark: ``chosen`` for a ring, ``lost`` for a place without a value, ``stopped`` for a training that ended early.
         trial: The number of the training among the raw numbers; -1 for none.
     """
 
@@ -67,6 +67,7 @@ class Axis:
         log: The span of a logarithmic axis; None if values of zero or below forbid it.
         linear: The span of a linear axis. Values beyond a span are marked at its edge.
         unit: ``%`` or ``s``; empty for a number.
+        is_fixed: True if the axis shows its whole span, also where no value lies: charts that are compared share it.
     """
 
     label: str
@@ -74,6 +75,7 @@ class Axis:
     log: Span | None
     linear: Span
     unit: str = ""
+    is_fixed: bool = False
 
     @property
     def span(self) -> Span:
@@ -92,6 +94,7 @@ class View:
         series: The series, in the order of the table.
         alt: The text for a screen reader, with the most important values.
         vertical: A place on the horizontal axis that is marked, with its label.
+        rows: The names of the rows of a chart of rows, the first on top.
     """
 
     name: str
@@ -100,6 +103,7 @@ class View:
     series: Sequence[Series]
     alt: str
     vertical: tuple[float, str] | None = None
+    rows: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -143,6 +147,7 @@ def _view_json(view: View) -> dict[str, Any]:
         "x": _axis_json(view.x),
         "y": _axis_json(view.y),
         "vertical": view.vertical,
+        "rows": [printable(name) for name in view.rows],
         "series": [
             {
                 "name": printable(series.name),
@@ -163,6 +168,7 @@ def _axis_json(axis: Axis) -> dict[str, Any]:
         "log": axis.log,
         "linear": axis.linear,
         "unit": axis.unit,
+        "fixed": axis.is_fixed,
     }
 
 
@@ -211,6 +217,31 @@ def value_axis(
         return Axis(label, "linear", None, linear, unit)
     log = (max(low, median / beyond), high) if maximize else (low, min(high, median * beyond))
     return Axis(label, "log" if log[1] > LOG_FROM * log[0] else "linear", log, linear, unit)
+
+
+def whole_axis(label: str, values: Iterable[float], *, log: bool | None = None, is_fixed: bool = False) -> Axis:
+    """Return an axis for values of which none may be left out, such as a loss that explodes.
+
+    Args:
+        label: The quantity.
+        values: The values.
+        log: False forbids a logarithmic axis. By default there is one if most values are positive.
+        is_fixed: True if charts that are compared share the axis.
+    """
+    finite = drawable(values)
+    if not finite:
+        return Axis(label, "linear", None, (0.0, 1.0))
+    low, high = finite[0], finite[-1]
+    if low == high:
+        return value_axis(label, finite)
+    positive = [value for value in finite if value > 0]
+    room = 0.1 * (high / 2 - low / 2) if is_fixed else 0.0
+    linear = (low - room, high + room)
+    if log is False or 2 * len(positive) <= len(finite) or positive[0] == positive[-1]:
+        return Axis(label, "linear", None, linear, is_fixed=is_fixed)
+    air = (positive[-1] / positive[0]) ** 0.05 if is_fixed else 1.0
+    span = (positive[0] / air, positive[-1] * air)
+    return Axis(label, "log" if span[1] > LOG_FROM * span[0] else "linear", span, linear, is_fixed=is_fixed)
 
 
 def place_axis(label: str, values: Iterable[float], *, unit: str = "", is_log: bool = False) -> Axis:

@@ -16,13 +16,12 @@ from thalweg.errors import printable
 from thalweg.report.charts.comparison import (
     MAX_POINTS,
     Results,
-    capitalized,
     labels_of,
     numbers_of,
     selection_values,
 )
 from thalweg.report.charts.data import Chart, Point, Series, View, alt_of_ends, place_axis, thinned, value_axis
-from thalweg.report.numbers import format_digits, shorten
+from thalweg.report.numbers import capitalized, format_digits, shorten
 from thalweg.tasks.measurement import with_article
 
 MIN_HALF = 2  # settings of a contender: half of fewer says nothing

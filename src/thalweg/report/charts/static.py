@@ -1,7 +1,7 @@
 """Charts without a script: drawn by matplotlib as SVG, to be placed in an HTML page.
 
-Text stays text and uses the page's font. Ink, grid and contenders use the page's colours, so that a dark page has
-light charts.
+`static/charts.js` draws the same data. Text stays text and uses the page's font. Ink, grid and contenders use the
+page's colours, so that a dark page has light charts.
 """
 
 import math
@@ -25,9 +25,11 @@ from thalweg.report.charts.theme import (
     svg_for_page,
     turn_of,
 )
-from thalweg.report.numbers import MAX_NAME, format_number, shorten
+from thalweg.report.numbers import MAX_NAME, format_number, shorten, shorten_middle
 
 WIDTH = 3.7  # inches: so narrow that its text is readable on a phone
+MAX_LABELS = 28  # names of rows; of more rows every second one is named, or fewer
+MAX_ROW_NAME = 30  # characters of the name of a row
 
 INK = ON_PAGE.ink
 _FONT_SIZE = 10.0
@@ -57,9 +59,11 @@ def static_chart(chart: Chart) -> Markup:
         chart: The chart.
     """
     view = chart.views[0]
-    rows = len(view.series)
-    height = 0.8 + 0.28 * max(1, rows) if chart.kind == "intervals" else 2.9
-    draw = {"intervals": _draw_intervals, "lines": _draw_lines, "dots": _draw_dots}[chart.kind]
+    height = {
+        "intervals": 0.8 + 0.28 * max(1, len(view.series)),
+        "rows": 0.9 + 0.21 * min(max(len(view.rows), 3), MAX_LABELS),
+    }.get(chart.kind, 2.9)
+    draw = {"intervals": _draw_intervals, "rows": _draw_rows, "lines": _draw_lines, "dots": _draw_dots}[chart.kind]
     return render_svg(view.alt, WIDTH, height, lambda axes: draw(axes, chart))
 
 
@@ -81,6 +85,34 @@ def _draw_intervals(axes: Axes, chart: Chart) -> None:
     _set_axis(axes, "x", view.x)
 
 
+def _draw_rows(axes: Axes, chart: Chart) -> None:
+    """Draw a dot for each value of a row; the first row is on top. A line joins the rows of a single series."""
+    view = chart.views[0]
+    _set_axis(axes, "x", view.x)
+    low, high = view.x.span
+    step = math.ceil(len(view.rows) / MAX_LABELS)
+    chosen = {int(point.x) for series in view.series for point in series.points if point.mark == "chosen"}
+    for series in view.series:
+        colour, marker = colour_of(series.colour), MARKERS[turn_of(series.colour)]
+        inside = [point for point in series.points if low <= point.y <= high]
+        if len(view.series) == 1:
+            axes.plot(
+                [point.y for point in inside], [point.x for point in inside], color=colour, alpha=0.35, linewidth=1
+            )
+        for point in series.points:
+            place, shape, size = point.y, marker, 5.0
+            if point.mark == "lost" or not abs(point.y) < MAX_DRAWN:
+                place, shape = high, "x"
+            elif not low <= point.y <= high:
+                place, shape = (low, "<") if point.y < low else (high, ">")
+            edge = {"mec": INK, "mew": 1.4, "markersize": 8.0} if point.mark == "chosen" else {"markersize": size}
+            axes.plot([place], [point.x], shape, color=colour, clip_on=False, **edge)
+    labelled = [row for row in range(len(view.rows)) if row % step == 0 or (row in chosen and len(chosen) == 1)]
+    axes.set_yticks(labelled, [shorten_middle(view.rows[row], MAX_ROW_NAME) for row in labelled])
+    axes.set_ylim(len(view.rows) - 0.4, -0.6)
+    axes.grid(visible=False, axis="y")
+
+
 def _draw_lines(axes: Axes, chart: Chart) -> None:
     view = chart.views[0]
     _set_axis(axes, "x", view.x)
@@ -94,8 +126,33 @@ def _draw_lines(axes: Axes, chart: Chart) -> None:
         )
         dashes = DASHES[turn_of(series.colour)]
         axes.plot(x, y, color=colour, linewidth=1.7, drawstyle=style, linestyle=dashes)
+        if np.isfinite(y).sum() == 1:  # a line of one point would not be seen
+            axes.plot(x, y, MARKERS[turn_of(series.colour)], color=colour, markersize=4)
+        for point in series.points:
+            if point.mark == "lost":
+                edge = 0.02 if chart.maximize else 0.98
+                axes.plot(
+                    [point.x], [edge], "x", color=colour, markersize=8, mew=2, transform=axes.get_xaxis_transform()
+                )
     if view.vertical:
-        axes.axvline(view.vertical[0], color=INK, linewidth=1, linestyle=(0, (4, 3)))
+        _draw_vertical(axes, *view.vertical)
+
+
+def _draw_vertical(axes: Axes, place: float, label: str) -> None:
+    """Mark a place on the horizontal axis; its label stands on the side that has room for it."""
+    low, high = axes.get_xlim()
+    axes.set_xlim(min(low, place), max(high, place))
+    near_end = place > low + 0.6 * (high - low)
+    axes.axvline(place, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+    axes.annotate(
+        label,
+        (place, 1),
+        (-4 if near_end else 4, -2),
+        xycoords=("data", "axes fraction"),
+        textcoords="offset points",
+        ha="right" if near_end else "left",
+        va="top",
+    )
 
 
 def _draw_dots(axes: Axes, chart: Chart) -> None:

@@ -39,7 +39,7 @@ def profile_chart(aggregate: Aggregate, colours: Mapping[str, int]) -> Chart:
         series.append(Series(name, colours[name], points, label=f"{place} {name}"))
     last = float(aggregate.ratios[-1])
     x = Axis("ratio to the best contender of the task", "log" if last > 5 else "linear", (1.0, last), (1.0, last))
-    y = Axis("share of runs", "linear", None, (0.0, 100.0), "%")
+    y = Axis("share of runs", "linear", None, (0.0, 100.0), "%", is_fixed=True)
     alt = alt_of_ends(f"Share of runs within a ratio to the best, in percent, up to a ratio of {last:.3g}", series)
     return Chart(
         "profiles", "lines", "Share of runs within a ratio to the best", [View("", x, y, series, alt)], is_stepped=True

@@ -1,14 +1,15 @@
 // Charts of lines, dots and intervals from the data of the page, drawn by Observable Plot.
 
 const page = { data: null, hidden: new Set(), lit: null, trial: -1, figures: [] };
-const [X, Y, LOW, HIGH, MARK, TRIAL] = [0, 1, 2, 3, 4, 5];
 const FONT = 12;
+const CROSS = { symbol: "times", r: 4.5, fill: "none", stroke: "currentColor", strokeWidth: 1.6 };
+const PARTS_OF_TABLES = ":is(tr, th, td)[data-contender]";
 
 /** Redraw or mark everything that shows contenders, after one was hidden or highlighted. */
 function updateContenders(redraw) {
   for (const button of document.querySelectorAll(".contenders button[data-name]"))
     button.setAttribute("aria-pressed", String(!page.hidden.has(button.dataset.name)));
-  for (const row of document.querySelectorAll("tr[data-contender]")) {
+  for (const row of document.querySelectorAll(PARTS_OF_TABLES)) {
     row.classList.toggle("hidden-contender", page.hidden.has(row.dataset.contender));
     row.classList.toggle("lit", page.lit === row.dataset.contender);
   }
@@ -46,7 +47,7 @@ function startContenders() {
     all.addEventListener("click", () => { page.hidden.clear(); announce("All are shown"); updateContenders(true); });
     list.replaceChildren(...buttons, element("li", {}, all));
   }
-  for (const row of document.querySelectorAll("tr[data-contender]")) {
+  for (const row of document.querySelectorAll(PARTS_OF_TABLES)) {
     row.addEventListener("pointerenter", () => highlightContender(row.dataset.contender));
     row.addEventListener("pointerleave", () => highlightContender(null));
   }
@@ -57,7 +58,7 @@ function startContenders() {
 class ChartFigure {
   constructor(figure, chart) {
     [this.figure, this.chart, this.view] = [figure, chart, 0];
-    this.scale = this.mainAxis().scale;
+    this.scale = this.axisOf(this.current).scale;
     this.plot = element("div", { className: "plot", tabindex: "0", role: "group", "aria-roledescription": "chart" });
     this.tip = element("div", { className: "tip", hidden: true });
     this.cursor = -1;
@@ -73,7 +74,9 @@ class ChartFigure {
 
   get current() { return this.chart.views[this.view]; }
 
-  mainAxis() { return this.chart.kind === "intervals" ? this.current.x : this.current.y; }
+  get hasRows() { return ["intervals", "rows"].includes(this.chart.kind); }
+
+  axisOf(view) { return this.hasRows ? view.x : view.y; }
 
   makeControls() {
     const tools = element("div", { className: "tools" });
@@ -92,7 +95,7 @@ class ChartFigure {
     };
     if (this.chart.views.length > 1)
       group("horizontal axis", this.chart.views.map((view, index) => [index, view.name]), (index) => index === this.view, (index) => { this.view = index; });
-    if (this.chart.views.some((view) => (this.chart.kind === "intervals" ? view.x : view.y).log))
+    if (this.chart.views.some((view) => this.axisOf(view).log))
       group("scale", [["log", "log"], ["linear", "linear"]], (scale) => scale === this.scale, (scale) => { this.scale = scale; });
     const name = `thalweg-${this.chart.id}`;
     const legend = () => this.visibleSeries().map(({ name: text, colour }) => ({ name: fitted(text, this.width / 3 - 20), colour }));
@@ -107,7 +110,7 @@ class ChartFigure {
     this.width = Math.max(240, Math.floor(this.plot.clientWidth));
     const series = this.visibleSeries();
     this.points = [];
-    const svg = this.chart.kind === "intervals" ? this.drawIntervals(series) : this.drawPlane(series);
+    const svg = this.hasRows ? this.drawRows(series) : this.drawPlane(series);
     svg.querySelectorAll("[aria-label]").forEach((node) => node.removeAttribute("aria-label")); // the whole is one image
     svg.setAttribute("role", "img");
     svg.setAttribute("aria-label", this.current.alt);
@@ -130,35 +133,53 @@ class ChartFigure {
     };
   }
 
-  drawIntervals(series) {
+  /** Draw values in rows: of a chart of intervals every series has a row, of a chart of rows every name. */
+  drawRows(series) {
+    const hasIntervals = this.chart.kind === "intervals";
     const axis = this.current.x, scale = axis.log ? this.scale : "linear";
-    const names = series.map(({ name }) => name);
+    const names = hasIntervals ? series.map(({ name }) => name) : this.current.rows;
     const left = Math.min(0.38 * this.width, 18 + 6.6 * Math.max(3, ...names.map((name) => name.length)));
-    const rows = series.flatMap((line, row) => line.points.map((point) => ({ ...asPoint(point), row, line })));
-    const domain = domainOf(axis, scale, rows.flatMap(({ y, low, high }) => [y, low, high]));
+    const lines = series.map((line, index) => ({ line, points: line.points.map((point) => ({ ...asPoint(point), row: hasIntervals ? index : point[X] })) }));
+    const domain = domainOf(axis, scale, lines.flatMap(({ points }) => points).flatMap(({ y, low, high }) => [y, low, high]));
+    const place = ({ y, mark }) => (mark === "lost" || !isNumber(y) ? this.worst(domain) : clamp(y, domain));
     const ticks = ticksOf(domain, scale, Math.max(2, Math.floor((this.width - left) / 100)));
-    const clamp = (value) => Math.min(domain[1], Math.max(domain[0], value));
     const marks = [Plot.gridX({ ticks, stroke: "var(--grid)", strokeOpacity: 1 })];
-    const leader = rows[0];
+    const leader = hasIntervals ? lines[0]?.points[0] : null;
     if (leader && isNumber(leader.low) && isNumber(leader.high))
-      marks.push(Plot.rect([leader], { x1: clamp(leader.low), x2: clamp(leader.high), y1: -0.5, y2: series.length - 0.5, fill: "currentColor", fillOpacity: 0.07 }));
-    for (const row of rows) {
-      const render = this.tagged(row.line);
-      const ends = [row.low, row.high].map((end) => clamp(isNumber(end) ? end : row.y));
-      const beyond = row.y > domain[1] || row.y < domain[0];
-      marks.push(Plot.ruleY([row], { x1: ends[0], x2: ends[1], y: "row", stroke: "currentColor", strokeWidth: 5, strokeOpacity: 0.45, strokeLinecap: "round", render }));
-      marks.push(Plot.dot([row], { x: clamp(row.y), y: "row", r: 6, fill: "currentColor", symbol: beyond ? "triangle" : TURNS[turnOf(row.line.colour)].symbol, rotate: beyond ? (row.y < domain[0] ? -90 : 90) : 0, render }));
-    }
-    const height = 58 + 30 * Math.max(1, series.length);
+      marks.push(Plot.rect([leader], { x1: clamp(leader.low, domain), x2: clamp(leader.high, domain), y1: -0.5, y2: series.length - 0.5, fill: "currentColor", fillOpacity: 0.07 }));
+    for (const { line, points } of lines) marks.push(...this.rowMarks(line, points, domain, place));
+    const count = Math.max(1, names.length);
+    const height = 58 + Math.min(count * (this.current.series.length > 1 ? 30 : 23), 660);
+    const every = Math.ceil(count / 28);
+    const chosen = new Set(lines.flatMap(({ points }) => points.filter(({ mark }) => mark === "chosen").map(({ row }) => row)));
+    const named = d3.range(names.length).filter((row) => row % every === 0 || (chosen.size === 1 && chosen.has(row)));
     const svg = Plot.plot({
       width: this.width, height, marginLeft: left, marginRight: 16, marginTop: 8, marginBottom: 44, className: "plot-svg", style: `font-size: ${FONT}px`,
       x: { type: scale, domain, ticks, tickFormat: tickFormat(ticks, axis.unit), label: fitted(withUnit(axis), this.width - left), labelAnchor: "center", labelArrow: "none", tickSize: 0 },
-      y: { type: "linear", domain: [Math.max(1, series.length) - 0.5, -0.5], ticks: d3.range(series.length), tickFormat: (row) => fitted(names[row] ?? "", left - 14), label: null, tickSize: 0 },
+      y: { type: "linear", domain: [count - 0.5, -0.5], ticks: named, tickFormat: (row) => (hasIntervals ? fitted : fittedMiddle)(names[row] ?? "", left - 14), label: null, tickSize: 0 },
       marks,
     });
     const [x, y] = [svg.scale("x"), svg.scale("y")];
-    this.points = rows.map((row) => ({ px: x.apply(clamp(row.y)), py: y.apply(row.row), point: row, series: row.line }));
+    this.points = lines.flatMap(({ line, points }) => points.map((point) => ({ px: x.apply(place(point)), py: y.apply(point.row), point, series: line })));
     return svg;
+  }
+
+  rowMarks(line, points, [low, high], place) {
+    const marks = [];
+    const add = (data, options) => { if (data.length) marks.push(Plot.dot(data, { x: place, y: "row", fill: "currentColor", symbol: TURNS[turnOf(line.colour)].symbol, ...options, render: this.tagged(line, data) })); };
+    if (this.chart.kind === "intervals") {
+      const end = (name) => (point) => clamp(isNumber(point[name]) ? point[name] : point.y, [low, high]);
+      marks.push(Plot.ruleY(points, { x1: end("low"), x2: end("high"), y: "row", stroke: "currentColor", strokeWidth: 5, strokeOpacity: 0.45, strokeLinecap: "round", render: this.tagged(line) }));
+    } else if (this.current.series.length === 1)
+      marks.push(Plot.line(points, { x: ({ y }) => (y >= low && y <= high ? y : NaN), y: "row", stroke: "currentColor", strokeOpacity: 0.35, render: this.tagged(line) }));
+    const { lost, above, below, inside, chosen } = sorted(points, [low, high]);
+    const r = this.chart.kind === "intervals" ? 6 : 5;
+    add(inside, { r });
+    add(above, { r, symbol: "triangle", rotate: 90 });
+    add(below, { r, symbol: "triangle", rotate: -90 });
+    add(lost, CROSS);
+    add(chosen, { r: 7, stroke: "var(--ink)", strokeWidth: 2 });
+    return marks;
   }
 
   drawPlane(series) {
@@ -167,21 +188,22 @@ class ChartFigure {
     const isLines = this.chart.kind === "lines";
     const data = new Map(series.map((line) => [line, line.points.map(asPoint)]));
     const all = [...data.values()].flat();
-    const labelled = series.filter((line) => isLines || line.line.length);
+    const labelled = this.current.series.length > 1 ? series.filter((line) => isLines || line.line.length) : [];
     const right = labelled.length ? Math.min(Math.max(0.3 * this.width, 96), 30 + 7 * Math.max(...labelled.map((line) => line.label.length))) : 20;
     const yDomain = domainOf(y, scale, all.map((point) => point.y));
-    const xDomain = domainOf(x, x.scale, all.map((point) => point.x).concat(isLines && x.linear[0] === 0 ? [0] : []));
+    const xDomain = domainOf(x, x.scale, all.map((point) => point.x).concat(isLines && x.linear[0] === 0 ? [0] : [], vertical ? [vertical[0]] : []));
     const height = Math.round(Math.min(380, Math.max(260, 0.62 * this.width)));
     const yTicks = ticksOf(yDomain, scale, 6);
     const format = tickFormat(yTicks, y.unit);
     const left = 16 + 7 * Math.max(2, ...yTicks.map((tick) => format(tick).length));
     const xTicks = ticksOf(xDomain, x.scale, Math.max(2, Math.floor((this.width - left - right) / 62)));
     const marks = [Plot.gridY({ ticks: yTicks, stroke: "var(--grid)", strokeOpacity: 1 })];
-    if (vertical && vertical[0] >= xDomain[0] && vertical[0] <= xDomain[1]) {
+    if (vertical) {
+      const isNearEnd = vertical[0] > xDomain[0] + 0.6 * (xDomain[1] - xDomain[0]);
       marks.push(Plot.ruleX([vertical[0]], { stroke: "currentColor", strokeOpacity: 0.6, strokeDasharray: "4 3" }));
-      marks.push(Plot.text([vertical], { x: "0", text: "1", frameAnchor: "top", textAnchor: "start", dx: 5, dy: 2, fill: "currentColor" }));
+      marks.push(Plot.text([vertical], { x: "0", text: "1", frameAnchor: "top", textAnchor: isNearEnd ? "end" : "start", dx: isNearEnd ? -5 : 5, dy: 2, fill: "currentColor" }));
     }
-    for (const [line, points] of data) marks.push(...(isLines ? this.lineMarks(line, points) : this.dotMarks(line, points, yDomain)));
+    for (const [line, points] of data) marks.push(...(isLines ? this.lineMarks(line, points, yDomain, scale) : this.dotMarks(line, points, yDomain)));
     const svg = Plot.plot({
       width: this.width, height, marginLeft: left, marginRight: right, marginTop: 26, marginBottom: 42, className: "plot-svg", style: `font-size: ${FONT}px`,
       x: { type: x.scale, domain: xDomain, ticks: xTicks, tickFormat: tickFormat(xTicks, x.unit), label: fitted(withUnit(x), this.width - left - 8), labelAnchor: "center", labelArrow: "none", tickSize: 4 },
@@ -201,21 +223,23 @@ class ChartFigure {
 
   worst(domain) { return this.chart.maximize ? domain[0] : domain[1]; }
 
-  lineMarks(series, points) {
+  lineMarks(series, points, domain, scale) {
     const marks = [];
     const render = this.tagged(series);
+    const curve = this.chart.step ? "step-after" : "linear";
+    const value = ({ y }) => (scale === "log" && y <= 0 ? NaN : y); // a logarithm has no place for it
     if (points.some((point) => isNumber(point.low)))
-      marks.push(Plot.areaY(points, { x: "x", y1: "low", y2: "high", fill: "currentColor", fillOpacity: 0.15, clip: true, curve: this.chart.step ? "step-after" : "linear", render, defined: (value) => isNumber(value) }));
-    marks.push(Plot.line(points, { x: "x", y: "y", stroke: "currentColor", strokeWidth: 2, strokeDasharray: TURNS[turnOf(series.colour)].dashes, clip: true, curve: this.chart.step ? "step-after" : "linear", render }));
+      marks.push(Plot.areaY(points, { x: "x", y1: "low", y2: "high", fill: "currentColor", fillOpacity: 0.15, clip: true, curve, render, defined: (value) => isNumber(value) }));
+    marks.push(Plot.line(points, { x: "x", y: value, stroke: "currentColor", strokeWidth: 2, strokeDasharray: TURNS[turnOf(series.colour)].dashes, clip: true, curve, render }));
+    const alone = points.filter((point) => isNumber(value(point)));
+    if (alone.length === 1) marks.push(Plot.dot(alone, { x: "x", y: "y", r: 3.5, fill: "currentColor", clip: true, render }));
+    const { lost } = sorted(points.filter(({ mark }) => mark === "lost"), domain);
+    if (lost.length) marks.push(Plot.dot(lost, { x: "x", y: this.worst(domain), fill: "none", stroke: "currentColor", ...CROSS, render }));
     return marks;
   }
 
   dotMarks(series, points, [low, high]) {
-    const shown = points.filter((point) => point.mark !== "lost" && isNumber(point.y));
-    const inside = shown.filter(({ y, mark }) => y >= low && y <= high && mark !== "chosen");
-    const above = shown.filter(({ y }) => y > high), below = shown.filter(({ y }) => y < low);
-    const lost = points.filter((point) => point.mark === "lost" || !isNumber(point.y));
-    const chosen = shown.filter(({ mark, y }) => mark === "chosen" && y >= low && y <= high);
+    const { lost, above, below, inside, chosen } = sorted(points, [low, high]);
     const options = (data, more) => ({ x: "x", y: "y", fill: "currentColor", r: 3.5, fillOpacity: 0.7, symbol: TURNS[turnOf(series.colour)].symbol, ...more, render: this.tagged(series, data) });
     const marks = [];
     if (series.line.length > 1)
@@ -223,7 +247,7 @@ class ChartFigure {
     if (inside.length) marks.push(Plot.dot(inside, options(inside)));
     if (above.length) marks.push(Plot.dot(above, options(above, { y: high, symbol: "triangle", r: 4.5 })));
     if (below.length) marks.push(Plot.dot(below, options(below, { y: low, symbol: "triangle", rotate: 180, r: 4.5 })));
-    if (lost.length) marks.push(Plot.dot(lost, options(lost, { y: this.worst([low, high]), symbol: "times", r: 4.5, fill: "none", stroke: "currentColor", strokeWidth: 1.6 })));
+    if (lost.length) marks.push(Plot.dot(lost, options(lost, { y: this.worst([low, high]), ...CROSS })));
     if (chosen.length) marks.push(Plot.dot(chosen, options(chosen, { r: 6.5, fillOpacity: 1, stroke: "var(--ink)", strokeWidth: 2 })));
     return marks;
   }
@@ -266,8 +290,11 @@ class ChartFigure {
     const svg = this.plot.querySelector("svg");
     const box = svg.getBoundingClientRect();
     const [x, y] = [event.clientX - box.left, event.clientY - box.top];
-    const nearest = d3.leastIndex(this.points, (a, b) => Math.hypot(a.px - x, a.py - y) - Math.hypot(b.px - x, b.py - y));
+    // In a row the distance across counts first, so that a value can be read from anywhere on its row.
+    const distance = ({ px, py }) => (this.chart.kind === "rows" ? 1e4 * Math.abs(py - y) + Math.abs(px - x) : Math.hypot(px - x, py - y));
+    const nearest = d3.leastIndex(this.points, (a, b) => distance(a) - distance(b));
     if (nearest === undefined || nearest < 0) return;
+    if (this.chart.kind === "rows") return this.show(nearest);
     const { px, py } = this.points[nearest];
     const reach = this.chart.kind === "dots" ? 28 : 70;
     if (Math.hypot(px - x, this.chart.kind === "intervals" ? 0 : py - y) > reach * (event.pointerType === "touch" ? 2 : 1)) this.leave();
@@ -275,7 +302,10 @@ class ChartFigure {
   }
 
   key(event) {
-    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key], turn = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    const [across, down] = [{ ArrowRight: 1, ArrowLeft: -1 }[event.key], { ArrowDown: 1, ArrowUp: -1 }[event.key]];
+    const isInRows = this.chart.kind === "rows"; // there a series goes down
+    const [step, turn] = isInRows ? [down, across] : [across, down];
+    const along = isInRows ? "py" : "px";
     if (event.key === "Escape") return this.leave();
     if ((step === undefined && turn === undefined) || !this.points.length) return;
     event.preventDefault();
@@ -283,8 +313,8 @@ class ChartFigure {
     const here = this.points[this.cursor] ?? null;
     let name = here ? here.series.name : names[0];
     if (here && turn) name = names[(names.indexOf(name) + turn + names.length) % names.length];
-    const own = this.points.map((point, index) => [point, index]).filter(([point]) => point.series.name === name).sort(([a], [b]) => a.px - b.px);
-    let place = here ? d3.leastIndex(own, ([a], [b]) => Math.abs(a.px - here.px) - Math.abs(b.px - here.px)) : -1;
+    const own = this.points.map((point, index) => [point, index]).filter(([point]) => point.series.name === name).sort(([a], [b]) => a[along] - b[along]);
+    let place = here ? d3.leastIndex(own, ([a], [b]) => Math.abs(a[along] - here[along]) - Math.abs(b[along] - here[along])) : -1;
     if (here && this.chart.kind !== "intervals" && step) place = own.findIndex(([, index]) => index === this.cursor) + step;
     else if (here && step) return this.key({ key: step > 0 ? "ArrowDown" : "ArrowUp", preventDefault() {} });
     this.show(own[Math.min(own.length - 1, Math.max(0, place))][1], true);
@@ -309,14 +339,22 @@ class ChartFigure {
   textOf(point, series) {
     const { x, y } = this.current;
     const unit = (axis, value) => formatNumber(value, 4) + (axis.unit ? ` ${axis.unit}` : "");
+    const valueOf = (axis, { y: value, mark }) => (mark === "lost" ? "no finite value" : unit(axis, value));
     if (this.chart.kind === "intervals") {
       const ends = isNumber(point.low) && isNumber(point.high) ? [`95 % interval: ${formatNumber(point.low, 4)} – ${formatNumber(point.high, 4)}`] : [];
       return [series.name, `${x.label}: ${unit(x, point.y)}`, ...ends];
     }
+    if (this.chart.kind === "rows") {
+      const values = this.visibleSeries().map((line) => {
+        const here = line.points.map(asPoint).find((each) => each.x === point.x);
+        return here && element(line.name === series.name ? "b" : "span", {}, swatchOf(line.colour), `${line.name}: ${valueOf(x, here)}`);
+      });
+      return [`${this.current.rows[point.x]}, ${x.label}`, ...values.filter(Boolean)];
+    }
     if (this.chart.kind === "lines") {
       const values = this.visibleSeries().map((line) => {
         const near = d3.least(line.points.map(asPoint), (each) => Math.abs(each.x - point.x));
-        const text = element(line.name === series.name ? "b" : "span", {}, swatchOf(line.colour), `${line.name}: ${unit(y, near?.y)}`);
+        const text = element(line.name === series.name ? "b" : "span", {}, swatchOf(line.colour), `${line.name}: ${near ? valueOf(y, near) : "–"}`);
         if (isNumber(near?.low) && isNumber(near?.high) && line.name === series.name) text.append(` (${formatNumber(near.low)} – ${formatNumber(near.high)})`);
         return text;
       });
@@ -334,11 +372,6 @@ class ChartFigure {
     page.lit = null;
     updateContenders(false);
   }
-}
-
-function asPoint(values) {
-  const at = (index) => (isNumber(values[index]) ? values[index] : NaN);
-  return { x: at(X), y: at(Y), low: at(LOW), high: at(HIGH), mark: values[MARK] ?? "", trial: values[TRIAL] ?? -1 };
 }
 
 /** The settings of a training, as lines of a tooltip. */

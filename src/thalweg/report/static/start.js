@@ -14,9 +14,9 @@ function csvOf({ columns, rows }) {
 function startDownloads() {
   const place = document.getElementById("downloads");
   if (!place || !page.data.raw) return;
-  const { raw } = page.data;
+  const [{ raw }, { rows }] = [page.data, place.dataset]; // trainings or runs
   place.replaceChildren(
-    element("button", { type: "button", onclick: () => save("thalweg-trainings.csv", "text/csv", csvOf(raw)) }, "All trainings as CSV"),
+    element("button", { type: "button", onclick: () => save(`thalweg-${rows}.csv`, "text/csv", csvOf(raw)) }, `All ${rows} as CSV`),
     element("button", { type: "button", onclick: () => save("thalweg.json", "application/json", JSON.stringify(raw, null, 1)) }, "Everything as JSON"));
   place.hidden = false;
 }
