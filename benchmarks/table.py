@@ -20,15 +20,15 @@ from thalweg.bench.floors import moved_bytes
 from thalweg.bench.implementations import OTHER_LIBRARIES
 from thalweg.bench.sets import SETS, SETS_FOR_DEVICE
 from thalweg.comparison.protocol.design import SettingDesign
-from thalweg.diagnosis.judging.candidates import SYMPTOMS
-from thalweg.diagnosis.kinds import KINDS
 from thalweg.registry import RULES, WRAPPERS
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # for the parts of `make gpu`
 
 from benchmarks.choosing_in_the_wild import regret_record, truth_tables  # noqa: E402
+from benchmarks.doctor import tables as doctor_tables  # noqa: E402
 from benchmarks.gpu.parts import PARTS  # noqa: E402
+from benchmarks.handbook import markdown  # noqa: E402
 
 RECORDS = ROOT / "benchmarks" / "records"
 SOURCES = ROOT / "src" / "thalweg"
@@ -56,19 +56,9 @@ SET_NAMES = {
 Record = Any  # parsed JSON
 
 
-def table_lines(head: list[str], rows: list[list[str]]) -> list[str]:
-    """Return a table in Markdown, line by line."""
-    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
-
-
 def with_range(result: dict[str, float]) -> str:
     """Return the ratio of a measurement, and the tenth and ninetieth percentile over its rounds."""
     return f"{result['ratio']:.2f} ({result['ratio_low']:.2f} to {result['ratio_high']:.2f})"
-
-
-def machine_text(machine: dict[str, Any]) -> str:
-    """Return the machine of a measurement in a few words."""
-    return f"{machine['processor']}, {machine['threads']} threads, PyTorch {machine['torch']}, no GPU"
 
 
 def demo_table(record: Record) -> str:
@@ -105,7 +95,7 @@ def demo_table(record: Record) -> str:
         "comes from further seeds that no decision has used, so it can differ from its mean in the race. Untuned: the "
         "same training at the library's default settings; the search, on few seeds, can choose a slightly worse one."
     )
-    return "\n".join([*table_lines(head, rows), "", legend, "", note])
+    return "\n".join([markdown.table(head, rows), "", legend, "", note])
 
 
 def listed(names: list[str]) -> str:
@@ -146,9 +136,10 @@ def rivals_table(records: list[Record]) -> str:
     machine = records[0]["machine"]
     note = (
         "Step time divided by that of torch's fused AdamW, both measured in one interleaved run: the ratio of medians, "
-        f"and in brackets the 10th and 90th percentile over {records[0]['rounds']} rounds. {machine_text(machine)}."
+        f"and in brackets the 10th and 90th percentile over {records[0]['rounds']} rounds. "
+        f"{markdown.machine_text(machine)}."
     )
-    return "\n".join([*table_lines(["optimizer", *sizes], rows), "", note])
+    return "\n".join([markdown.table(["optimizer", *sizes], rows), "", note])
 
 
 def steps_table(records: list[Record]) -> str:
@@ -165,9 +156,9 @@ def steps_table(records: list[Record]) -> str:
     note = (
         "Step time divided by that of torch's fused kernel, measured in one interleaved run: the ratio of medians, and "
         "in brackets the 10th and 90th percentile over the rounds. * torch has no fused RMSprop; this is the ratio to "
-        f"its default. {machine_text(records[0]['machine'])}."
+        f"its default. {markdown.machine_text(records[0]['machine'])}."
     )
-    return "\n".join([*table_lines(["parameters", *names], rows), "", note])
+    return "\n".join([markdown.table(["parameters", *names], rows), "", note])
 
 
 def adamw_text(records: dict[str, Record]) -> str:
@@ -203,7 +194,7 @@ def conformance_table(record: Record) -> str:
         f"{name} ({', '.join(check.replace('_', ' ') for check in checks)})" for name, checks in ours.items() if checks
     )
     head = ["library", "optimizers checked", "pass all checks", "failed most often (by how many optimizers)"]
-    return "\n".join([*table_lines(head, rows), "", f"Of ours, these fail: {known}."])
+    return "\n".join([markdown.table(head, rows), "", f"Of ours, these fail: {known}."])
 
 
 def failed_checks(optimizers: dict[str, Any]) -> dict[str, list[str]]:
@@ -319,7 +310,7 @@ def choosing_table(record: Record) -> str:
         f"training after the other. These were not run in full: their time is extrapolated from "
         f"{counted['of each contender']} trainings of each contender, half of them before and half after our "
         f"comparison, with 1 or {counted['with threads'][-1]} threads, whichever is faster. "
-        f"{machine_text(machine)}.",
+        f"{markdown.machine_text(machine)}.",
     ]
     return "\n".join(lines)
 
@@ -453,7 +444,7 @@ def rules_table(record: Record) -> str:
     missing = sorted(set(RULES) - set(measured))
     if missing:
         note += f" Not in this table: {', '.join(missing)}. Rules of matrices are in the next one."
-    return "\n".join([*table_lines(head, rows), "", note])
+    return "\n".join([markdown.table(head, rows), "", note])
 
 
 def _products(record: Record) -> list[str]:
@@ -516,9 +507,9 @@ def catalogue_table(record: Record) -> str:
     ]
     return "\n".join(
         [
-            *table_lines(head, rows),
+            markdown.table(head, rows),
             "",
-            *table_lines(["wrapper", "around", "error", "backends"], wrappers),
+            markdown.table(["wrapper", "around", "error", "backends"], wrappers),
             "",
             "Differences from the source:",
             "",
@@ -537,7 +528,7 @@ def resting_table() -> str:
         for name, explanation in explained
         if explanation.semantics["without a gradient"] != usual
     ]
-    return "\n".join(table_lines(["rule or wrapper", "in a step without a gradient"], [*rows, ["all others", usual]]))
+    return markdown.table(["rule or wrapper", "in a step without a gradient"], [*rows, ["all others", usual]])
 
 
 # Copies reach about nine tenths of the 3.35 TB/s that NVIDIA specifies for the H100 SXM.
@@ -574,7 +565,7 @@ def predicted_floors() -> str:
         f"{H100_COPY_BYTES_S / 1e12:g} TB/s, the bandwidth of a copy on an H100. State is float32. Parameters that fit "
         "into the cache have no such floor; there the host limits a step."
     )
-    return "\n".join([*table_lines(["parameters", *heads], rows), "", note])
+    return "\n".join([markdown.table(["parameters", *heads], rows), "", note])
 
 
 def gpu_line() -> str:
@@ -602,89 +593,7 @@ def gpu_line() -> str:
 def gpu_parts() -> str:
     """Return the parts of `make gpu`."""
     rows = [[f"`{name}`", part.content, f"{part.seconds} s"] for name, part in PARTS.items()]
-    return "\n".join(table_lines(["part", "content", "at most"], rows))
-
-
-DOCTOR_ROWS = {  # rows of the table of the doctor: a number of the record, and what it should be
-    "true cause first": "at least 85 %",
-    "true cause in the first three": "at least 95 %",
-    "right module": "at least 90 %",
-    "false alarms": "at most 3 %",
-    "cures that work": "at least 85 %",
-    "times of 250 steps": "at most 30",
-    "seconds": "at most 60",
-}
-
-
-def doctor_table(record: Record) -> str:
-    """Return how often diagnoses of the bench are right, by half of its architectures, beside the published rules."""
-
-    def cell(value: dict[str, float] | None) -> str:
-        if value is None:
-            return ""
-        if "of" in value:
-            return f"{value['count']} of {value['of']} ({value['count'] / max(value['of'], 1):.0%})".replace("%", " %")
-        return f"median {value['median']:.3g}, at most {value['largest']:.3g}"
-
-    places = [(part, half) for part in ("diagnosis", "published_rules") for half in ("open", "held_out")]
-    rows = [
-        [name, bound, *(cell(record[part][half].get(name)) for part, half in places)]
-        for name, bound in DOCTOR_ROWS.items()
-    ]
-    head = ["what", "to reach", "open half", "held-out half", "rules, open half", "rules, held-out half"]
-    note = (
-        f"{record['judged']} of {record['patients']} trainings were judged: sick ones, their cured twins, and healthy "
-        "ones. Thresholds were set on architectures of the open half only. False alarms: findings above a note on "
-        "trainings that work. Cures that work: verified by the diagnosis, and on fresh seeds by the bench. Times: "
-        "processor time of a diagnosis by that of the training's own 250 steps. Rules: those that a debugger of fixed "
-        f"rules publishes, with its thresholds. {machine_text(record['machine'])}."
-    )
-    return "\n".join([*table_lines(head, rows), "", note])
-
-
-def exam_line(record: Record) -> str:
-    """Return how often diagnoses of another bench's trainings are right."""
-    results = record["diagnosis"]["open"]
-
-    def counted(name: str) -> str:
-        return f"{results[name]['count']} of {results[name]['of']}"
-
-    return (
-        f"On the sick trainings of another bench, which was written apart from this one: true cause first on "
-        f"{counted('true cause first')}, right module on {counted('right module')}, false alarms on "
-        f"{counted('false alarms')} that work, cures that work on {counted('cures that work')}; at most "
-        f"{results['times of 250 steps']['largest']:.3g} times the 250 steps and {results['seconds']['largest']:.3g} s."
-    )
-
-
-def watch_line(record: Record) -> str:
-    """Return what watching adds to a step, and the bounds."""
-    tasks, bounds = record["tasks"], record["bounds"]
-    rounds = min(task["rounds"] for task in tasks.values())
-    added = "; ".join(
-        f"on `{name}`, whose step takes {task['step_s'] * 1e3:.1f} ms, {task['added']['default']:.1%} and "
-        f"{task['added']['every step']:.1%}"
-        for name, task in tasks.items()
-    )
-    return (
-        f"Watching adds to the time of a step, at the default setting and at every step (`every=1`): {added}. Bounds: "
-        f"{bounds['default']:.0%} and {bounds['every step']:.0%}. Median of {rounds} "
-        f"rounds with and without, in turn, on one core (`benchmarks/watch.py`)."
-    ).replace("%", " %")
-
-
-def pages_line(record: Record) -> str:
-    """Return on how many pages of causes the doctor agrees with the page."""
-    kinds = ", ".join(f"[{KINDS[kind].title}](causes/{kind}.md)" for kind in record["disagreements"])
-    disagreement = f" It names another cause first on {len(record['disagreements'])}: {kinds}." if kinds else ""
-    if kinds and all(KINDS[kind].group == SYMPTOMS for kind in record["disagreements"]):
-        disagreement += " These are symptoms, which have many causes; their pages name the one of the example."
-    return (
-        f"The doctor was run on the example of every page. On {record['first']} of {record['pages']} it names the kind "
-        f"of the page first, and on {record['verified']} it found a cure and verified it.{disagreement} This is a "
-        "check of the examples, not an accuracy: they were adapted until the doctor agreed. How often it is right on "
-        "other trainings: [the bench](doctor.md#how-often-it-is-right)."
-    )
+    return markdown.table(["part", "content", "at most"], rows)
 
 
 TABLES: dict[str, Callable[[Any], str]] = {
@@ -702,20 +611,11 @@ TABLES: dict[str, Callable[[Any], str]] = {
     "rules": rules_table,
     "facts": facts_table,
     "choosing_in_the_wild_regret": regret_record.as_table,
-    "doctor": doctor_table,
-    "pages": pages_line,
-    "watch": watch_line,
-    "doctor_exam": exam_line,
+    "doctor": doctor_tables.doctor_table,
+    "pages": doctor_tables.pages_line,
+    "watch": doctor_tables.watch_line,
+    "doctor_exam": doctor_tables.exam_line,
 }
-
-
-def kinds_list() -> str:
-    """Return the kinds of causes by group, with links to their pages."""
-    lines = []
-    for group in dict.fromkeys(kind.group for kind in KINDS.values()):
-        lines += ["", f"### {group.capitalize()}", ""]
-        lines += [f"- [{kind.heading}](causes/{kind.name}.md)" for kind in KINDS.values() if kind.group == group]
-    return "\n".join(lines).strip()
 
 
 def module_map() -> str:
@@ -754,7 +654,7 @@ def setting_designs() -> str:
         label = "under 8" if not place else f"from {trainings:,} on"
         search = str(trainings - design.reserved) if place else "all"
         rows.append([label, search, finals, race, value])
-    return "\n".join(table_lines(["trainings", "search, at least", "finals", "race", "value"], rows))
+    return markdown.table(["trainings", "search, at least", "finals", "race", "value"], rows)
 
 
 def wild_tables(record: Record) -> dict[str, str]:
@@ -781,7 +681,7 @@ def tables() -> dict[str, str]:
         "adamw": adamw_text(records),
         "resting": resting_table(),
         "modules": module_map(),
-        "kinds": kinds_list(),
+        "kinds": doctor_tables.kinds_list(),
         "predicted": predicted_floors(),
         "gpu": gpu_line(),
         "gpu_parts": gpu_parts(),

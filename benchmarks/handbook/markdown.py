@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -16,6 +17,11 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     escaped = [[cell.replace("|", r"\|") for cell in cells] for cells in lines]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in escaped)
+
+
+def machine_text(machine: dict[str, Any]) -> str:
+    """Return the machine of a measurement in a few words."""
+    return f"{machine['processor']}, {machine['threads']} threads, PyTorch {machine['torch']}, no GPU"
 
 
 def region(name: str, content: str) -> str:

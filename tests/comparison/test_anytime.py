@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 import thalweg
+from cases.training_functions import minimized
 from thalweg.comparison import Progress, Store, session
 from thalweg.comparison.execution.job import Job
 from thalweg.comparison.planning import clock as clocks
@@ -448,14 +449,7 @@ def test_a_study_of_every_contender_comes_before_the_next_study_of_any() -> None
     """So a budget that ends during the studies has left no contender out."""
 
     def train(make_optimizer: Any, report: Any) -> None:
-        weight = torch.nn.Parameter(torch.ones(3))
-        optimizer = make_optimizer([weight])
-        for _ in range(2):
-            optimizer.zero_grad()
-            loss = weight.square().sum()
-            loss.backward()
-            optimizer.step()
-            report(loss.item())
+        report(minimized(make_optimizer))
 
     seen: list[TrialRecord] = []
     thalweg.compare(train, ["sgd", "adam"], budget="8x8trials", workers=1, quiet=True, callbacks=[seen.append])

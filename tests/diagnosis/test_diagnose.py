@@ -25,6 +25,7 @@ from thalweg.diagnosis.diagnose import (
     _without_refuted,
     diagnose,
 )
+from thalweg.diagnosis.diagnosis import Diagnosis
 from thalweg.diagnosis.evidence import examples_repeat
 from thalweg.diagnosis.finding import cured_by, finding_from
 from thalweg.diagnosis.judging.candidates import Candidate
@@ -331,15 +332,22 @@ def test_a_certain_fault_is_diagnosed_though_the_training_cannot_run() -> None:
     assert diagnosis.sick[0].ending == "failed"
 
 
-def test_an_interrupt_keeps_what_is_known() -> None:
+def interrupted_at(stage: str) -> Diagnosis:
+    """Return what is known of a training whose learning rate is too low if a stage of its diagnosis is interrupted."""
+
     def interrupt(event: DiagnosisProgress) -> None:
-        if event.stage == "verifying":
+        if event.stage == stage:
             raise KeyboardInterrupt
 
     with pytest.raises(DiagnosisInterrupted) as caught:
         diagnose(lambda seed: plane(seed, lr=1e-4), steps=STEPS, progress=interrupt)
+    assert caught.value.result is not None
+    return caught.value.result
 
-    diagnosis = caught.value.result
+
+def test_an_interrupt_keeps_what_is_known() -> None:
+    diagnosis = interrupted_at("verifying")
+    assert diagnosis.cause is not None
     assert diagnosis.cause.kind == "lr_too_low"
     assert diagnosis.cure is None
     assert diagnosis.cause.remedy == KINDS["lr_too_low"].remedy  # nothing was verified
@@ -351,14 +359,7 @@ def test_an_interrupt_keeps_what_is_known() -> None:
 
 
 def test_an_interrupt_before_any_replay_says_that_none_was_made() -> None:
-    def interrupt(event: DiagnosisProgress) -> None:
-        if event.stage == "replaying":
-            raise KeyboardInterrupt
-
-    with pytest.raises(DiagnosisInterrupted) as caught:
-        diagnose(lambda seed: plane(seed, lr=1e-4), steps=STEPS, progress=interrupt)
-
-    diagnosis = caught.value.result
+    diagnosis = interrupted_at("replaying")
     assert (diagnosis.replays, diagnosis.cure, diagnosis.cured) == ((), None, ())
     text = " ".join(str(diagnosis).split())
     assert "No change was replayed." in text

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
-from torch import nn
 
 import thalweg
+from cases.training_functions import minimized
 from tests.pages import Reader, assert_opens_cleanly, needs_browser, without_scripts
 from thalweg.cli.main import cli
 from thalweg.cli.output import stdout_console
@@ -44,14 +44,7 @@ def training(value: Callable[[float], float], name: str = "train") -> TrainingFu
     """A training function that reports a function of a loss between 0 and 1."""
 
     def train(make_optimizer, report):
-        weight = nn.Parameter(torch.ones(2))
-        optimizer = make_optimizer([weight])
-        for _ in range(3):
-            optimizer.zero_grad()
-            loss = weight.square().mean()
-            loss.backward()
-            optimizer.step()
-        report(value(min(loss.item(), 1.0) + 0.01 * torch.rand(()).item()))
+        report(value(min(minimized(make_optimizer, steps=3), 1.0) + 0.01 * torch.rand(()).item()))
 
     return TrainingFunction(train=train, name=name, source=name)
 

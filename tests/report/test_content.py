@@ -26,7 +26,7 @@ def with_verdict(measured: Comparison, finished: str | None = "now", **changes: 
         verdict=replace(measured.verdict, **changes),
         contenders=measured.contenders,
         findings=measured.findings,
-        trainings=measured.trainings,
+        equal_seeds=measured.equal_seeds,
         record=replace(measured.record, finished=finished),
         margin="3 %",
     )
@@ -229,5 +229,5 @@ def test_a_command_line_tells_no_folder_of_its_user(tmp_path: Path, monkeypatch:
     }
     for word, text in words.items():
         assert shlex.split(environment.joined_command([word])) == [text]
-    monkeypatch.setattr(sys, "argv", ["/work/train.py", "compare"])
+    monkeypatch.setattr(sys, "argv", ["/projects/train.py", "compare"])
     assert environment.command_line() == {}

@@ -13,7 +13,7 @@ from thalweg.comparison.presentation.trial_table import TrialTable
 from thalweg.comparison.protocol.procedure import Findings
 from thalweg.comparison.results.cautions import cautions, softened
 from thalweg.comparison.results.environment import device_of, mixed_hardware
-from thalweg.comparison.results.functions.equal_seeds import find_equal_seeds
+from thalweg.comparison.results.functions.equal_seeds import EqualSeeds, find_equal_seeds
 from thalweg.comparison.results.half_sample_check import half_sample_check
 from thalweg.comparison.results.records import ComparisonRecord, TrialRecord
 from thalweg.comparison.results.scoring import plan_covering
@@ -95,6 +95,11 @@ class Comparison:
         return stored_findings(self.record, self.trainings)
 
     @cached_property
+    def equal_seeds(self) -> EqualSeeds | None:
+        """The settings whose seeds all give the same values; None if any setting's seeds differ."""
+        return find_equal_seeds(self.trainings)
+
+    @cached_property
     def contenders(self) -> list[Summary]:
         """The results of each contender, in order of value: the leader first, then those with as many seeds."""
         described = {contender.name: contender for contender in self.record.contenders}
@@ -108,10 +113,9 @@ class Comparison:
         """The statements that the evidence allows."""
         terms = terms_of(self.record, self.findings.race, self.contenders)
         values = {summary.name: summary.value for summary in self.contenders}
-        verdict = judge(
-            self.findings, values, terms, run_state(self.record, self.trainings, is_running=self._is_running)
-        )
-        return softened(verdict, self.record, self.contenders)
+        is_one_seed = self.equal_seeds is not None
+        state = run_state(self.record, self.trainings, is_one_seed=is_one_seed, is_running=self._is_running)
+        return softened(judge(self.findings, values, terms, state), self.record, self.contenders)
 
     def trials(self) -> TrialTable:
         """Return all stored trainings as a table: a list of ``TrialRecord`` with ``to_rows()`` and ``to_pandas()``."""
@@ -135,12 +139,12 @@ class Comparison:
     @property
     def half_sample_check(self) -> list[str]:
         """The results of half of the studies and of half of the seeds, in sentences; none if all seeds are alike."""
-        return [] if find_equal_seeds(self.trainings) is not None else half_sample_check(self.findings)
+        return [] if self.equal_seeds is not None else half_sample_check(self.findings)
 
     @property
     def cautions(self) -> list[str]:
         """Facts that a reader should know before trusting the verdict, in sentences."""
-        stated = cautions(self.record, self.contenders, self.verdict, name_of_untrained(self.record))
+        stated = cautions(self.record, self.contenders, self.verdict, name_of_untrained(self.record), self.equal_seeds)
         return [*stated, *mixed_hardware(self.trainings), *self._stored.caution]
 
     @property

@@ -173,7 +173,7 @@ class TrialRunner:
         """Store another design for the adaptive search."""
         self.plan = replace(self.plan, design=design)
         self._stored_plan = replace(self._stored_plan, design=design)
-        self._store.add(self._record.id, [], elapsed_s=self.clock.elapsed_s, plan=self._stored_plan)
+        self._add([], self._stored_plan)
 
     def _proof_jobs(self, stop_at_s: float) -> Iterator[Job]:
         """The trainings that show whether trainings still succeed, if many failed alike."""
@@ -202,8 +202,12 @@ class TrialRunner:
         held, self._held = self._held or [], None
         if plan is not None:
             self.plan = self._stored_plan = plan
-        replaced = self._replaced_by(held)
-        self._store.add(self._record.id, held, elapsed_s=self.clock.elapsed_s, plan=plan, replaced=replaced)
+        self._add(held, plan)
+
+    def _add(self, trials: Sequence[TrialRecord], plan: ComparisonPlan | None = None) -> None:
+        """Store trials in place of those that they replace, the time that is used, and the plan if it is complete."""
+        replaced = self._replaced_by(trials)
+        self._store.add(self._record.id, trials, elapsed_s=self.clock.elapsed_s, plan=plan, replaced=replaced)
 
     def _replaced_by(self, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
         """Return the failed trials of earlier runs that these replace, each once.
@@ -237,8 +241,7 @@ class TrialRunner:
         ]
         trials = self.monitor.see(trials)
         if self._held is None:
-            replaced = self._replaced_by(trials)
-            self._store.add(self._record.id, trials, elapsed_s=self.clock.elapsed_s, replaced=replaced)
+            self._add(trials)
         else:
             self._held += trials
         self.trials |= {trial.key: trial for trial in trials}

@@ -2,7 +2,6 @@
 
 from thalweg.comparison import Comparison
 from thalweg.comparison.results.cautions import preferred_on_validation
-from thalweg.comparison.results.functions.equal_seeds import find_equal_seeds
 
 
 def how_sure(comparison: Comparison) -> str:
@@ -26,7 +25,7 @@ def how_sure(comparison: Comparison) -> str:
         return f"{start}Not settled: validation and test prefer different contenders."
     if len(summaries) == 1:
         return f"{start}Tuned alone: there is no rival to compare with."
-    if verdict.settled == "open" and find_equal_seeds(comparison.trainings) is not None:
+    if verdict.settled == "open" and comparison.equal_seeds is not None:
         return f"{start}Not settled: all seeds give the same values, so they are the evidence of one seed."
     if verdict.settled == "best":
         shown = "its rival is" if rivals == 1 else f"all {rivals} rivals that raced are"

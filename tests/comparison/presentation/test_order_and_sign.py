@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
 import thalweg
 from cases.comparison_records import PLAN
+from cases.training_functions import minimized
 from thalweg.comparison import Comparison
 from thalweg.comparison.presentation.overview import notes_of, table_of
 from thalweg.comparison.results.terms import HEADINGS
@@ -17,14 +17,7 @@ from thalweg.comparison.results.terms import HEADINGS
 
 def train(make_optimizer, report) -> None:
     """A training function without a cost."""
-    weight = nn.Parameter(torch.ones(2))
-    optimizer = make_optimizer([weight])
-    for _ in range(2):
-        optimizer.zero_grad()
-        loss = weight.square().sum()
-        loss.backward()
-        optimizer.step()
-    report(loss.item() + 0.01 + 0.01 * torch.rand(()).item())
+    report(minimized(make_optimizer) + 0.01 + 0.01 * torch.rand(()).item())
 
 
 @pytest.fixture

@@ -74,13 +74,14 @@ def parse_range(contender: Contender, key: str, text: str) -> Range:
             f"{contender.name}: {key} must be {_requirement(hyper)}, so it has no range, got {text!r}. "
             f"Compare two contenders: {contender.name}:{key}=... for each value."
         )
-    low, high = (_parse_end(contender, key, end, text, example) for end in _ends(text))
+    ends = [end.strip() for end in text.split("..", 1)]
+    low, high = (_parse_end(contender, key, end, text, example) for end in ends)
     if not (math.isfinite(low) and math.isfinite(high)):
         raise SettingError(
             f"{contender.name}: {key} must be a range of two finite numbers, got {text!r}. Write {example}, say."
         )
     if not low < high:
-        mended = f"{key}={_ends(text)[1]}..{_ends(text)[0]}" if high < low else example
+        mended = f"{key}={ends[1]}..{ends[0]}" if high < low else example
         raise SettingError(f"{contender.name}: {key} must be a range low..high, got {text!r}. Write {mended}, say.")
     if hyper is not None and hyper.is_whole and not (low.is_integer() and high.is_integer()):
         raise SettingError(
@@ -103,11 +104,6 @@ def parse_range(contender: Contender, key: str, text: str) -> Range:
 
 def _requirement(hyper: Hyper) -> str:
     return "True or False" if isinstance(hyper.default, bool) else hyper.requirement
-
-
-def _ends(text: str) -> tuple[str, str]:
-    low, _, high = text.partition("..")
-    return low.strip(), high.strip()
 
 
 def _parse_end(contender: Contender, key: str, end: str, text: str, example: str) -> float:

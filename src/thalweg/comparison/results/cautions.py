@@ -10,7 +10,7 @@ from typing import NamedTuple
 from thalweg.comparison.planning.search import order_opened_by
 from thalweg.comparison.protocol.design import SettingDesign
 from thalweg.comparison.results.estimate import Estimate
-from thalweg.comparison.results.functions.equal_seeds import find_equal_seeds
+from thalweg.comparison.results.functions.equal_seeds import EqualSeeds
 from thalweg.comparison.results.functions.unused_settings import find_unused
 from thalweg.comparison.results.records import ComparisonRecord, TrialRecord
 from thalweg.comparison.results.scoring import unclipped_scores
@@ -26,7 +26,11 @@ FEW_TRIALS = 16  # below that, neighbouring learning rates are a factor of two a
 
 
 def cautions(
-    record: ComparisonRecord, summaries: Sequence[Summary], verdict: Verdict, untrained_name: str
+    record: ComparisonRecord,
+    summaries: Sequence[Summary],
+    verdict: Verdict,
+    untrained_name: str,
+    equal_seeds: EqualSeeds | None = None,
 ) -> list[str]:
     """Return all cautions that apply, in sentences.
 
@@ -35,6 +39,7 @@ def cautions(
         summaries: The results of its contenders, the leader of the race first.
         verdict: Its verdict.
         untrained_name: The words for the untrained model.
+        equal_seeds: The settings whose seeds all give the same values; None if any setting's seeds differ.
     """
     winner = next((summary for summary in summaries if summary.name == verdict.recommended), summaries[0])
     return [
@@ -42,7 +47,7 @@ def cautions(
         *_few_settings(record, summaries),
         *_no_influence(record, summaries),
         *_unused_settings(summaries),
-        *_equal_seeds(record, summaries),
+        *(() if equal_seeds is None else _seeds_change_nothing(record, equal_seeds)),
         *_below_optimum(record, summaries),
         *_second_rule_unused(record, summaries),
         *_no_test_value(record, summaries),
@@ -219,11 +224,7 @@ def _unused_settings(summaries: Sequence[Summary]) -> Iterator[str]:
         )
 
 
-def _equal_seeds(record: ComparisonRecord, summaries: Sequence[Summary]) -> Iterator[str]:
-    trials = [trial for summary in summaries for trials in summary.trials.values() for trial in trials]
-    equal = find_equal_seeds(trials)
-    if equal is None:
-        return
+def _seeds_change_nothing(record: ComparisonRecord, equal: EqualSeeds) -> Iterator[str]:
     who = "the task seeds itself"
     if record.workload.is_function:
         line = f" ({equal.line} makes its optimizer)" if equal.line else ""

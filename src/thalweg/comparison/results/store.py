@@ -221,9 +221,9 @@ class Store:
         """
         encoded = [rows.encode({"comparison": comparison} | values_of_trial(trial)) for trial in trials]
         with explained(self.label, "written"), self._engine.begin() as connection:
+            is_failed = (RESULTS.c.comparison == comparison) & (RESULTS.c.status == "failed")
             for trial in replaced:
                 of_trial = [RESULTS.c[name] == value for name, value in trial.key._asdict().items()]
-                is_failed = (RESULTS.c.comparison == comparison) & (RESULTS.c.status == "failed")
                 connection.execute(sql.delete(RESULTS).where(is_failed, *of_trial))
             if encoded:
                 connection.execute(sql.insert(RESULTS), encoded)

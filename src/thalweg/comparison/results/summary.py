@@ -168,7 +168,8 @@ def summarize(
     for name in filter(is_rate, ranges):  # an adaptive search goes on where the best value lies at an end
         tried = (trial.settings for trial in by_stage["search"])
         ranges[name] = ranges[name].including(values[name] for values in tried if name in values)
-    worse_by = _worse_by_leader(beside_leader := _beside_leader(chosen, trials, plan, findings), plan)
+    beside_leader = _beside_leader(chosen, trials, plan, findings)
+    worse_by = _worse_by_leader(beside_leader, plan)
     return Summary(
         name=contender.name,
         about=contender.about,
@@ -323,11 +324,15 @@ def good_rates(searched: Sequence[TrialRecord], plan: ComparisonPlan) -> float |
         plan: The plan of the comparison.
 
     Returns:
-        A factor of at least 1. None if no rate was searched or ended well, or if settings were pruned.
+        A factor of at least 1. None if no learning rate was searched or none ended well, or if settings were pruned,
+        because a pruned setting might have been good.
     """
     scale, split = plan.scale, plan.selected_on
-    with_rate = [trial for trial in searched if "lr" in trial.settings]
-    rates = [(loss_of(trial.result, split, scale.worst), trial.settings["lr"]) for trial in with_rate]
+    rates = [
+        (loss_of(trial.result, split, scale.worst), trial.settings["lr"])
+        for trial in searched
+        if "lr" in trial.settings
+    ]
     if not rates or (plan.studies is not None and plan.studies.pruned):
         return None
     values = sorted((value for value, _ in rates), key=scale.cost)

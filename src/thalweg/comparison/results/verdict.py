@@ -8,7 +8,6 @@ from thalweg.comparison.protocol.procedure import Evidence, Findings
 from thalweg.comparison.protocol.race import MAX_LOST_SHARE, Race
 from thalweg.comparison.protocol.studies import Ranking
 from thalweg.comparison.results.estimate import Estimate
-from thalweg.comparison.results.functions.equal_seeds import find_equal_seeds
 from thalweg.comparison.results.records import ComparisonRecord, TrialRecord
 from thalweg.comparison.results.stored_findings import common_step
 from thalweg.comparison.results.terms import Terms, percent
@@ -71,7 +70,9 @@ class RunState:
     is_one_seed: bool = False
 
 
-def run_state(record: ComparisonRecord, trials: Sequence[TrialRecord], *, is_running: bool = False) -> RunState:
+def run_state(
+    record: ComparisonRecord, trials: Sequence[TrialRecord], *, is_one_seed: bool, is_running: bool = False
+) -> RunState:
     """Return how far a stored comparison has come."""
     plan, budget = record.plan, record.plan.budget
     stopped = [trial for trial in trials if trial.result.status == "stopped"]
@@ -85,7 +86,7 @@ def run_state(record: ComparisonRecord, trials: Sequence[TrialRecord], *, is_run
         step=f"report {step}" if is_function else f"step {step} of {length}",
         time=f"{budget.seconds:g} s" if budget is not None and budget.seconds is not None else "",
         is_running=is_running and record.finished is None,
-        is_one_seed=find_equal_seeds(trials) is not None,
+        is_one_seed=is_one_seed,
     )
 
 
