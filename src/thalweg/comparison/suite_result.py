@@ -163,7 +163,7 @@ class Suite:
 
     @property
     def how_sure(self) -> str:
-        """How the contender of the headline stands on the tasks, counted, in one sentence."""
+        """The standing of the headline's contender on the tasks, counted, in one sentence."""
         start = "" if self.is_finished else "So far: "
         if self.aggregate is None:
             return f"{start}Nothing is settled over all tasks."

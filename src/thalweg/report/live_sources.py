@@ -20,7 +20,7 @@ _LINE_WIDTH = 400
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What a page shows at one moment.
+    """The content of a page at one moment.
 
     Attributes:
         version: Another one has other numbers.

@@ -318,9 +318,10 @@ def alt_of_rows(label: str, rows: Sequence[str], series: Sequence[Series]) -> st
     """
     texts = []
     for row, name in enumerate(rows):
-        here = [(line.name, point.y) for line in series for point in line.points if point.x == row]
+        points = [(line.name, point.y) for line in series for point in line.points if point.x == row]
         values = ", ".join(
-            f"{shorten(each, 40)} {format_number(y) if math.isfinite(y) else 'no value'}" for each, y in here
+            f"{shorten(series_name, 40)} {format_number(value) if math.isfinite(value) else 'no value'}"
+            for series_name, value in points
         )
         texts.append(f"{shorten(name, 40)}: {values}")
     return f"{label}. {_listed(texts)}."
