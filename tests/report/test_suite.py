@@ -13,6 +13,8 @@ from tests.pages import Reader, assert_opens_cleanly, needs_browser, without_scr
 from thalweg.comparison.results.terms import worse
 from thalweg.errors import StoreError, TaskError
 from thalweg.report import render, render_suite
+from thalweg.report.charts.static import static_chart
+from thalweg.report.charts.suite import matrix_chart
 
 
 def task(name: str, curvature: float) -> thalweg.tasks.TrainingFunction:
@@ -63,6 +65,46 @@ def test_the_page_shows_matrix_means_profiles_and_what_failed(suite: thalweg.Sui
     assert page.count("<script>") == 3  # two libraries and ours
     assert "<u>" not in page
     assert not re.findall(r"https?:|//[a-z]", without_scripts(page))
+
+
+def test_the_chart_of_the_tasks_shows_the_ratios_and_marks_who_has_no_value(measured_suite: thalweg.Suite) -> None:
+    names = measured_suite.contenders
+    chart = matrix_chart(measured_suite.matrix, dict(zip(names, (4, 5, 6), strict=True)))
+    assert chart is not None
+    (view,) = chart.views
+    assert view.rows == ["clear", "un<i>decided", "with losses"]
+    assert [(line.name, line.colour) for line in view.series] == list(zip(names, (4, 5, 6), strict=True))
+    for line in view.series:
+        for point, row in zip(line.points, measured_suite.matrix.values(), strict=True):
+            standing = row[line.name]
+            assert (point.mark == "lost") == (not standing.has_value)
+            assert math.isnan(point.y) if point.mark else point.y == standing.ratio
+    assert measured_suite.matrix["with losses"]["rmsprop"].text == "lost"
+    assert "with losses: adam 1, " in view.alt
+    assert "rmsprop no value" in view.alt
+    assert "A cross is a contender without a value" in chart.note
+    assert "<use" in static_chart(chart)
+    alone = {task: {"adam": row["adam"]} for task, row in measured_suite.matrix.items()}
+    assert matrix_chart(alone, {"adam": 0}) is None
+
+
+def test_headline_and_table_agree_where_a_task_is_clear_one_is_undecided_and_one_failed(
+    measured_suite: thalweg.Suite, suite_page: Path
+) -> None:
+    clear, undecided, losses = (measured_suite.matrix[task] for task in measured_suite.comparisons)
+    assert [row["adam"].text for row in (clear, losses)] == ["best", "best"]
+    assert not any(clear[name].tied for name in ("momentum", "rmsprop"))
+    assert sum(standing.tied for standing in undecided.values()) > 1
+    assert losses["momentum"].failed_trainings > 0
+    assert measured_suite.headline == "Nearest to the best: adam."
+    assert measured_suite.how_sure == (
+        "Of 4 tasks, adam is shown to be the best on 2 and not told apart from the best on 1; 1 failed."
+    )
+    text = re.sub(r"\s+", " ", Reader(suite_page.read_text().replace("<", " <")).text)
+    for part in (measured_suite.headline, measured_suite.how_sure, "<i>gone</i> failed: the <script> is gone"):
+        assert part in text
+    assert f"{losses['momentum'].failed_trainings} of {losses['momentum'].trainings} failed" in text
+    assert "momentum failed: ValueError: the disk is gone" in text
 
 
 def test_its_style_is_that_of_the_other_pages(suite: thalweg.Suite) -> None:

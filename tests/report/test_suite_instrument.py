@@ -177,7 +177,9 @@ def test_theme_and_paper(tab: Any) -> None:
     tab.get_by_label("Theme").select_option("dark")
     assert tab.evaluate(ground) != light
     tab.emulate_media(media="print")
-    assert not any(button.is_visible() for button in tab.locator(".tools, .copy, .theme, nav, .contenders").all())
+    assert not any(button.is_visible() for button in tab.locator(".tools, .copy, .theme, nav").all())
+    assert not tab.get_by_role("button", name="Show all").first.is_visible()
+    assert tab.locator(".contenders .swatch").first.is_visible()  # the legend
     assert tab.evaluate(ground) == "rgb(251, 250, 247)"
     assert chart(tab, "matrix").locator("svg").is_visible()
     assert matrix(tab).is_visible()

@@ -12,6 +12,7 @@ from thalweg.comparison.suite import folder_name
 from thalweg.errors import printable
 from thalweg.report.assets import load_assets
 from thalweg.report.charts import suite as charts
+from thalweg.report.charts.data import Chart
 from thalweg.report.charts.placed import draw_charts, script_data
 from thalweg.report.charts.theme import assign_colours
 from thalweg.report.files import write_page
@@ -68,10 +69,13 @@ def _values(suite: Suite, live: LiveState | None) -> dict[str, Callable[[], Any]
     records = [comparison.record for comparison in suite.comparisons.values()]
     tasks = [*suite.comparisons, *suite.failures, *suite.pending]
 
+    def matrix() -> Chart | None:
+        return charts.matrix_chart(suite.matrix, {name: colours[name] for name in suite.contenders})
+
     @cache
     def drawn() -> dict[str, Any]:
         return {
-            "matrix": make("the chart of the tasks", lambda: charts.matrix_chart(suite.matrix, colours), None),
+            "matrix": make("the chart of the tasks", matrix, None),
             "means": make("the chart of the means", lambda: charts.means_chart(suite.aggregate, colours), None),
             "profiles": make("the profiles", lambda: charts.profile_chart(suite.aggregate, colours), None),
         }

@@ -26,7 +26,7 @@ def matrix_chart(matrix: Mapping[str, Mapping[str, Standing]], colours: Mapping[
 
     Args:
         matrix: The results by task and contender.
-        colours: The number of the colour of each contender.
+        colours: The number of the colour of each contender, in the order of the table.
 
     Returns:
         The chart. None if no two contenders can be compared by ratios.
