@@ -34,6 +34,32 @@ def open_tab(browser: Any, **options: Any) -> Any:
     return tab
 
 
+@contextmanager
+def open_silent_tab(browser: Any, path: Path) -> Iterator[Any]:
+    """Open a page in a wide window, and assert that it neither wrote a message nor asked anything of anyone."""
+    tab = open_tab(browser, viewport={"width": 1280, "height": 900}, color_scheme="light", accept_downloads=True)
+    messages: list[str] = []
+    requests: list[str] = []
+    tab.on("console", lambda message: messages.append(message.text))
+    tab.on("pageerror", lambda error: messages.append(str(error)))
+    tab.on("request", lambda request: requests.append(request.url))
+    tab.goto(path.as_uri())
+    yield tab
+    tab.close()
+    assert messages == []
+    assert [url for url in requests if not url.startswith(("blob:", "data:"))] == [path.as_uri()]
+
+
+def chart(tab: Any, name: str) -> Any:
+    """Return a chart of a page."""
+    return tab.locator(f'figure[data-chart="{name}"]')
+
+
+def drawn(figure: Any) -> set[str]:
+    """Return the contenders whose lines or dots a chart shows."""
+    return set(figure.locator(".series").evaluate_all("nodes => nodes.map(node => node.dataset.name)"))
+
+
 class Reader(HTMLParser):
     """Reads the tags and the text of a page; scripts, their data and the style are no text."""
 

@@ -75,11 +75,17 @@ def test_ratios_are_to_the_best_of_the_task_from_the_same_seed(suite: thalweg.Su
 def test_the_result_is_plain_json_with_all_numbers(suite: thalweg.Suite) -> None:
     result = suite.to_json()
     assert json.loads(json.dumps(result, allow_nan=False)) == result
-    keys = ["tasks", "failures", "matrix", "interquartile_mean", "profiles", "text", "cautions", "missing_parts"]
-    assert list(result) == keys
+    assert list(result) == [
+        *("tasks", "failures", "pending", "matrix", "interquartile_mean", "profiles"),
+        *("headline", "how_sure", "text", "cautions", "missing_parts"),
+    ]
     assert result["tasks"]["long"]["verdict"]["best"] == "adam"
     assert result["matrix"]["long"].keys() == result["interquartile_mean"].keys() == set(suite.contenders)
-    assert result["matrix"]["long"]["adam"].keys() == {"worse_by", "lost", "seeds", "best", "tied", "worse_by_text"}
+    assert list(result["matrix"]["long"]["adam"]) == [
+        *("worse_by", "lost", "seeds", "best", "tied", "worse_by_text", "failed", "failed_trainings", "trainings"),
+        *("raced", "ratio", "text", "remarks"),
+    ]
+    assert result["headline"] == "adam is the best on all 2 tasks."
     assert result["interquartile_mean"]["adam"].keys() == {"mean", "low", "high"}
     assert result["profiles"].keys() == {"ratios", *suite.contenders}
     assert "They do not cover other tasks" in result["cautions"][-1]
@@ -92,6 +98,8 @@ def test_a_task_that_fails_is_reported_and_does_not_stop_the_others() -> None:
     assert "the disk is gone" in str(suite.failures["broken"])
     assert any("the disk is gone" in report.progress.message for report in reports)
     assert {(report.task, report.number, report.tasks) for report in reports} == {("broken", 1, 2), ("round", 2, 2)}
+    assert [report.error for report in reports if report.error] == [suite.failures["broken"]]
+    assert [report.result for report in reports if report.result] == [suite.comparisons["round"]]
     assert suite.to_json()["failures"].keys() == {"broken"}
     with pytest.raises(TaskError, match=r"all 1 failed, the first with: broken: .*the disk is gone"):
         thalweg.compare_suite([broken], ["sgd"], **QUICK)
@@ -108,11 +116,12 @@ def test_a_finished_task_is_not_run_again(tmp_path: Path) -> None:
         thalweg.compare_suite(tasks, ["sgd", "adam"], store=tmp_path, watch=stop, **QUICK)
     reports: list[TaskProgress] = []
     suite = thalweg.compare_suite(tasks, ["sgd", "adam"], store=tmp_path, watch=reports.append, **QUICK)
-    assert {report.task for report in reports} == {"long"}
-    assert reports[0].progress.done > 0  # trainings before the interruption count
+    run = [report for report in reports if report.result is None]
+    assert {report.task for report in run} == {"long"}
+    assert run[0].progress.done > 0  # trainings before the interruption count
     reports.clear()
     again = thalweg.compare_suite(tasks, ["sgd", "adam"], store=tmp_path, watch=reports.append, **QUICK)
-    assert reports == []
+    assert [(report.task, report.result) for report in reports] == list(again.comparisons.items())  # and nothing else
     assert again.to_json() == suite.to_json()
 
 

@@ -5,16 +5,10 @@ from typing import Any
 
 import pytest
 
-from thalweg.comparison import Suite, suite_result
-from thalweg.comparison.protocol.score_scale import ScoreScale
+from thalweg.comparison import Suite
 from thalweg.comparison.results.aggregate import Aggregate
-from thalweg.comparison.suite_result import Standing
+from thalweg.comparison.suite_standing import Standing
 from thalweg.statistics import Interval
-
-
-@pytest.fixture(autouse=True)
-def _leaders_are_at_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(suite_result, "_leader_mean", lambda comparison: 0.0)  # the logarithm of a loss
 
 
 def suite_of(matrix: dict[str, dict[str, float]], interquartile: dict[str, float]) -> Suite:
@@ -23,15 +17,16 @@ def suite_of(matrix: dict[str, dict[str, float]], interquartile: dict[str, float
     def comparison_of(shares: dict[str, float]) -> Any:
         leader = min(shares, key=lambda name: shares[name])
         race = SimpleNamespace(remaining=[leader])
-        plan = SimpleNamespace(scale=ScoreScale("log", {"test": 1.0}), judged_on="test")
         contenders = [SimpleNamespace(beside_leader=[("trial", "trial")])]
-        return SimpleNamespace(plan=plan, findings=SimpleNamespace(race=race), contenders=contenders)
+        return SimpleNamespace(findings=SimpleNamespace(race=race), contenders=contenders)
 
     suite = Suite({task: comparison_of(shares) for task, shares in matrix.items()}, {})
     ratios = {name: Interval(ratio, ratio, ratio) for name, ratio in interquartile.items()}
     suite.__dict__ |= {
         "matrix": {
-            task: {name: Standing(share, 0, 5, share == 0, share == 0) for name, share in shares.items()}
+            task: {
+                name: Standing(share, 0, 5, share == 0, share == 0, ratio=1 + share) for name, share in shares.items()
+            }
             for task, shares in matrix.items()
         },
         "aggregate": Aggregate(ratios, [], {}),

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from cases import diagnoses
-from tests.pages import needs_browser, open_browser, open_tab
+from tests.pages import chart, drawn, needs_browser, open_browser, open_silent_tab, open_tab
 from thalweg.comparison import Comparison
 from thalweg.report import render_diagnosis
 from thalweg.report.numbers import format_number
@@ -34,26 +34,8 @@ def browser() -> Iterator[Any]:
 @pytest.fixture
 def tab(browser: Any, measured_page: Path) -> Iterator[Any]:
     """The open page. It must neither write a message nor ask anything of anyone."""
-    tab = open_tab(browser, viewport={"width": 1280, "height": 900}, color_scheme="light", accept_downloads=True)
-    messages: list[str] = []
-    requests: list[str] = []
-    tab.on("console", lambda message: messages.append(message.text))
-    tab.on("pageerror", lambda error: messages.append(str(error)))
-    tab.on("request", lambda request: requests.append(request.url))
-    tab.goto(measured_page.as_uri())
-    yield tab
-    tab.close()
-    assert messages == []
-    assert [url for url in requests if not url.startswith(("blob:", "data:"))] == [measured_page.as_uri()]
-
-
-def chart(tab: Any, name: str) -> Any:
-    return tab.locator(f'figure[data-chart="{name}"]')
-
-
-def drawn(figure: Any) -> set[str]:
-    """The contenders whose lines or dots a chart shows."""
-    return set(figure.locator(".series").evaluate_all("nodes => nodes.map(node => node.dataset.name)"))
+    with open_silent_tab(browser, measured_page) as tab:
+        yield tab
 
 
 def names_in_table(tab: Any) -> list[str]:
@@ -62,11 +44,12 @@ def names_in_table(tab: Any) -> list[str]:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("page", ["measured_page", "suite_page"])
 def test_no_fault_of_accessibility_and_nothing_clipped_at_any_width(
-    browser: Any, measured_page: Path, scheme: str
+    browser: Any, page: str, scheme: str, request: pytest.FixtureRequest
 ) -> None:
     tab = open_tab(browser, viewport={"width": WIDTHS[0], "height": 900}, color_scheme=scheme)
-    tab.goto(measured_page.as_uri())
+    tab.goto(request.getfixturevalue(page).as_uri())
     tab.evaluate(AXE.read_text())
     for width in WIDTHS:
         tab.set_viewport_size({"width": width, "height": 900})

@@ -1,6 +1,5 @@
 """The live page: it shows what is stored so far, only to those who know its address, and ends with the comparison."""
 
-import http.client
 import importlib
 import json
 import socket
@@ -14,69 +13,19 @@ from urllib.parse import urlsplit
 import pytest
 from click.testing import CliRunner
 
-from tests.pages import PATIENCE_MS, Reader, needs_browser, open_browser, open_tab
+from tests.live_pages import Clock, GrowingStore, ask, live_path, text_of
+from tests.pages import PATIENCE_MS, needs_browser, open_browser, open_tab
 from thalweg.cli.main import cli
 from thalweg.comparison import Comparison, Progress, Store
-from thalweg.comparison.results.records import ComparisonRecord
 from thalweg.report import live as live_module
+from thalweg.report import live_sources
 from thalweg.report.live import MIN_PAUSE_S, LiveReport
-
-
-class GrowingStore:
-    """A store into which the trainings of a finished comparison come one by one."""
-
-    def __init__(self, source: Path, path: Path) -> None:
-        self._source = Store(source, write=False)
-        self.record = self._source.find()
-        assert self.record is not None
-        self._trials = self._source.read_trials(self.record.id).trials
-        self.store = Store(path)
-        self.path = path
-
-    def begin(self) -> ComparisonRecord:
-        record = self.record
-        return self.store.create(
-            record.key,
-            workload=record.workload,
-            contenders=record.contenders,
-            plan=record.plan,
-            environment=record.environment,
-        )
-
-    def add(self, record: ComparisonRecord, start: int, end: int) -> None:
-        self.store.add(record.id, self._trials[start:end], elapsed_s=1.0)
-
-    def finish(self, record: ComparisonRecord) -> None:
-        stored = len(self.store.read_trials(record.id).trials)
-        self.add(record, stored, len(self._trials))
-        self.store.finish(record.id)
+from thalweg.report.live_sources import ComparisonSource
 
 
 @pytest.fixture
 def growing(measured_store: Path, tmp_path: Path) -> GrowingStore:
     return GrowingStore(measured_store, tmp_path / "store.sqlite")
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = 0.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
-def ask(live: LiveReport, path: str | None = None, **headers: str) -> tuple[int, str, dict[str, str]]:
-    address = urlsplit(live.url)
-    connection = http.client.HTTPConnection(address.hostname, address.port, timeout=PATIENCE_MS / 1000)
-    connection.request("GET", address.path if path is None else path, headers=headers)
-    answer = connection.getresponse()
-    text = answer.read().decode()
-    connection.close()
-    return answer.status, text, dict(answer.getheaders())
-
-
-def text_of(page: str) -> str:
-    return " ".join(Reader(page).text.split())
 
 
 def test_the_page_grows_with_the_store(growing: GrowingStore) -> None:
@@ -106,10 +55,6 @@ def test_the_page_grows_with_the_store(growing: GrowingStore) -> None:
         growing.finish(record)
         clock.now_s += 100
         assert json.loads(ask(live, live_path(live, "state"))[1])["version"].endswith("-1")
-
-
-def live_path(live: LiveReport, name: str) -> str:
-    return urlsplit(live.url).path + name
 
 
 def test_it_is_renewed_at_most_every_other_second_however_often_it_is_asked(growing: GrowingStore) -> None:
@@ -179,7 +124,7 @@ def test_the_store_is_opened_once_and_closed_at_the_end(growing: GrowingStore, m
             events.append("close")
             super().close()
 
-    monkeypatch.setattr(live_module, "Store", WatchedStore)
+    monkeypatch.setattr(live_sources, "Store", WatchedStore)
     clock = Clock()
     record = growing.begin()
     with LiveReport(growing.path, clock=clock, final_request_timeout_s=0.0) as live:
@@ -250,14 +195,14 @@ def test_an_earlier_comparison_is_not_shown_as_the_running_one(growing: GrowingS
     growing.finish(growing.begin())
     with LiveReport(growing.path, final_request_timeout_s=0.0) as live:
         assert "No training has ended yet." in text_of(live.page())
-    with LiveReport(growing.path, watches=True, final_request_timeout_s=0.0) as live:
+    with LiveReport(ComparisonSource(growing.path, watches=True), final_request_timeout_s=0.0) as live:
         assert "Which setting to use" in text_of(live.page())
 
 
 def test_a_store_that_cannot_be_read_now_keeps_the_page_alive(tmp_path: Path) -> None:
     path = tmp_path / "store.sqlite"
     path.write_bytes(b"no database at all")
-    with LiveReport(path, watches=True, final_request_timeout_s=0.0) as live:
+    with LiveReport(ComparisonSource(path, watches=True), final_request_timeout_s=0.0) as live:
         assert "No training has ended yet." in text_of(ask(live)[1])
 
 
@@ -277,12 +222,6 @@ def test_the_command_serves_the_page_while_it_runs(tmp_path: Path, monkeypatch: 
     assert "Live report: http://127.0.0.1:" in result.output
     assert len(seen) == 1
     assert '<div class="live" id="live"' in seen[0]
-
-
-def test_a_suite_has_no_live_page() -> None:
-    result = CliRunner().invoke(cli, ["compare", "--suite", "--live"])
-    assert result.exit_code == 2
-    assert "--live is for one task" in result.output
 
 
 def test_the_report_command_follows_a_store_until_it_is_interrupted(

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from thalweg.cli.interrupts import sigterm_interrupts
+from thalweg.cli.live import live_report
 from thalweg.cli.output import echo, end_with, example, json_option, print_json, print_table, stdout_console
 from thalweg.cli.suite import compare_suite
 from thalweg.errors import ComparisonInterrupted, printable
 
 if TYPE_CHECKING:
     from thalweg.comparison import Comparison
-    from thalweg.report.live import LiveReport
 
 # A paragraph that starts with \b is not wrapped by click.
 WORDS = """\b
@@ -140,7 +140,8 @@ Words:
 @click.option(
     "--live",
     is_flag=True,
-    help="Serve the report on this machine while the comparison runs. Its address is printed, and it renews itself.",
+    help="Serve the report on this machine while the comparison or the suite runs. Its address is printed, and it "
+    "renews itself.",
 )
 @json_option
 @click.pass_context
@@ -204,10 +205,8 @@ def compare(
     }
     if suite and (start or fixed):
         raise click.UsageError("--start and --set are for one task. Leave out --suite.", context)
-    if suite and live:
-        raise click.UsageError("--live is for one task. Leave out --suite.", context)
     if suite:
-        compare_suite(task, names, out or Path("runs") / "suite", as_json=as_json, **options)
+        compare_suite(task, names, out or Path("runs") / "suite", as_json=as_json, live=live, **options)
         return
     if task is None:
         raise click.MissingParameter(ctx=context, param=context.command.params[0])
@@ -258,7 +257,7 @@ def _run(
         contextlib.redirect_stdout(sys.stderr),
         sigterm_interrupts(),
     ):
-        page = stack.enter_context(_live_report(store)) if live else None
+        page = stack.enter_context(live_report(store)) if live else None
         show = stack.enter_context(progress_display())
 
         def watch(progress: comparison.Progress) -> None:
@@ -272,13 +271,6 @@ def _run(
     if not was_run:
         echo(f"already finished at {result.record.finished}. Results are from {store}; nothing was run.", err=True)
     return result
-
-
-def _live_report(store: Path) -> "LiveReport":
-    """Return the server of the live page; it prints its address when it begins."""
-    from thalweg.report.live import LiveReport
-
-    return LiveReport(store, announce=lambda url: echo(f"Live report: {url}", err=True))
 
 
 def print_comparison(comparison: "Comparison") -> None:
@@ -328,7 +320,7 @@ def _print_cautions(comparison: "Comparison") -> None:
 def _print_failures(comparison: "Comparison") -> None:
     console = stdout_console()
     for failure in comparison.failures:
-        console.print(f"{failure.text}. The same command tries {'it' if failure.count == 1 else 'them'} again.")
+        console.print(failure.note)
 
 
 def _print_code(comparison: "Comparison") -> None:

@@ -6,6 +6,7 @@ from threading import Event
 
 import click
 
+from thalweg.cli.live import live_report
 from thalweg.cli.output import echo, end_with, example, json_option, naming_option, print_json
 
 
@@ -63,10 +64,10 @@ def report(store: Path, target: Path | None, overwrite: bool, live: bool, as_jso
 
 def _serve(path: Path) -> None:
     """Serve the page of a store until Ctrl-C."""
-    from thalweg.report.live import LiveReport
+    from thalweg.report.live_sources import ComparisonSource
 
     echo("Press Ctrl-C to end.", err=True)
-    with suppress(KeyboardInterrupt), LiveReport(path, watches=True, announce=lambda url: echo(f"Live report: {url}")):
+    with suppress(KeyboardInterrupt), live_report(ComparisonSource(path, watches=True), err=False):
         wait_for_interrupt()
 
 

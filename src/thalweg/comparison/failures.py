@@ -47,6 +47,11 @@ class Failure:
         trainings = "1 training" if self.count == 1 else f"{self.count} trainings"
         return f"{trainings} of {', '.join(self.contenders)} failed: {self.error}"
 
+    @property
+    def note(self) -> str:
+        """The failure with what follows from it, in sentences."""
+        return f"{self.text}. The same command tries {'it' if self.count == 1 else 'them'} again."
+
 
 def signature_of(message: str) -> tuple[str, str]:
     """Return the kind of an error and its line, without a line its text without numbers: alike errors share it.

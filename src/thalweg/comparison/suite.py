@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,17 @@ class TaskProgress:
         task: The name of the current task.
         number: The number of the current task, from 1.
         tasks: The number of all tasks.
-        progress: The progress of the comparison on this task.
+        progress: The progress of the comparison on this task. Without a stage if the task has ended.
+        result: The comparison, once it is finished. None before.
+        error: The error of the task if it failed.
     """
 
     task: str
     number: int
     tasks: int
     progress: Progress
+    result: Comparison | None = None
+    error: ThalwegError | None = None
 
 
 @shows_progress
@@ -62,8 +67,8 @@ def compare_suite(
         schedule: The learning rate schedule, as in ``compare``.
         store: A folder in which each task has a folder with its own store. If the run is interrupted, the same call
             resumes it. Defaults to the memory.
-        watch: Called with the progress, and with the error of a task that failed. Defaults to a display on stderr, as
-            in ``compare``.
+        watch: Called with the progress, and with the result or the error of each task. Defaults to a display on
+            stderr, as in ``compare``.
         quiet: Show no progress.
         **options: All other options of ``compare``, except ``target``.
 
@@ -92,9 +97,10 @@ def compare_suite(
     comparisons: dict[str, Comparison] = {}
     failures: dict[str, ThalwegError] = {}
     for number, (name, task) in enumerate(tasks_by_name.items(), start=1):
+        report = partial(TaskProgress, name, number, len(tasks_by_name))
 
-        def watch_task(progress: Progress, name: str = name, number: int = number) -> None:
-            watch(TaskProgress(name, number, len(tasks_by_name), progress))
+        def watch_task(progress: Progress, report: Callable[..., TaskProgress] = report) -> None:
+            watch(report(progress))
 
         try:
             comparisons[name] = compare(
@@ -103,18 +109,21 @@ def compare_suite(
                 budget=budget,
                 seed=seed,
                 schedule=schedule,
-                store=None if store is None else Path(store) / folder_name(name) / "store.sqlite",
+                store=None if store is None else store_path(store, name),
                 watch=watch_task,
                 **options,
             )
         except ComparisonInterrupted as interrupt:
             if interrupt.result is not None:
                 comparisons[name] = interrupt.result
-            raise ComparisonInterrupted(Suite(comparisons, failures) if comparisons else None) from interrupt
+            pending = [task for task in tasks_by_name if task not in {**comparisons, **failures}]
+            raise ComparisonInterrupted(Suite(comparisons, failures, pending) if comparisons else None) from interrupt
         except Exception as error:  # also a bug: it must not lose the other tasks
             text = f"{name}: a comparison must run to its end, got a bug: {type(error).__name__}: {error}"
             failures[name] = error if isinstance(error, ThalwegError) else TaskError(text)
-            watch_task(Progress("", "", message=f"failed: {error}"))
+            watch(report(Progress("", "", message=f"failed: {error}"), error=failures[name]))
+        else:
+            watch(report(Progress("", ""), result=comparisons[name]))
     if not comparisons:
         first = next(iter(failures.values()))
         raise TaskError(
@@ -122,6 +131,16 @@ def compare_suite(
             f"{first}"
         ) from first
     return Suite(comparisons, failures)
+
+
+def store_path(folder: str | Path, task: str) -> Path:
+    """Return the file of a task's store in the folder of a suite.
+
+    Args:
+        folder: The folder of the suite.
+        task: The name of the task.
+    """
+    return Path(folder) / folder_name(task) / "store.sqlite"
 
 
 def folder_name(task: str) -> str:

@@ -2,18 +2,17 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from statistics import fmean
+from statistics import geometric_mean
 from typing import Any
 
 from thalweg.comparison.finished import Comparison
 from thalweg.comparison.results.aggregate import Aggregate, Runs, aggregate
-from thalweg.comparison.results.records import TrialRecord
-from thalweg.comparison.results.scoring import trial_score
 from thalweg.comparison.results.terms import worse
+from thalweg.comparison.results.verdict import listed
+from thalweg.comparison.suite_standing import Standing, has_leader, has_ratios, leader_of, runs_of, standings_of
 from thalweg.errors import ThalwegError
 from thalweg.parts import Parts, as_plain_json
 from thalweg.report_writer import load_report_writer
@@ -24,33 +23,25 @@ CAUTION = (
 )
 
 
-@dataclass(frozen=True)
-class Standing:
-    """The result of one contender on one task.
-
-    Attributes:
-        worse_by: By how much it is worse than the best contender: a share, or a difference (``Summary.worse_by``).
-        lost: The seeds of the race that were lost.
-        seeds: All its seeds of the race.
-        best: True for the best contender.
-        tied: True if it is not shown to be worse than the best.
-        worse_by_text: ``worse_by`` as text.
-    """
-
-    worse_by: float
-    lost: int
-    seeds: int
-    best: bool
-    tied: bool
-    worse_by_text: str = "–"
+# How the nearest contender stands on a task, the strongest first.
+_STATES = (
+    "shown to be the best on",
+    "within the margin of the best on",
+    "not told apart from the best on",
+    "worse than the best on",
+    "absent on",
+)
+_BEST, _WITHIN, _OPEN, _WORSE, _ABSENT = _STATES
+_UNSETTLED = "nothing is settled on"
 
 
 class Suite:
     """Finished comparisons on several tasks, and their aggregate.
 
     Attributes:
-        comparisons: The finished comparisons, by the name of the task.
+        comparisons: The comparisons, finished or interrupted, by the name of the task.
         failures: The errors of the tasks that failed, by the name of the task.
+        pending: The tasks without a result so far.
         parts: Makes the parts of the result, and knows those that could not be made.
 
     Example:
@@ -61,15 +52,26 @@ class Suite:
         ['adam', 'gd']
     """
 
-    def __init__(self, comparisons: Mapping[str, Comparison], failures: Mapping[str, ThalwegError]) -> None:
+    def __init__(
+        self,
+        comparisons: Mapping[str, Comparison],
+        failures: Mapping[str, ThalwegError],
+        pending: Iterable[str] = (),
+    ) -> None:
         self.comparisons = dict(comparisons)
         self.failures = dict(failures)
+        self.pending = list(pending)
         self.parts = Parts()
+
+    @property
+    def is_finished(self) -> bool:
+        """True if every task has ended: its comparison is finished, or it failed."""
+        return not self.pending and all(comparison.record.finished for comparison in self.comparisons.values())
 
     @cached_property
     def matrix(self) -> dict[str, dict[str, Standing]]:
         """The result of each contender on each task, by task and contender."""
-        return {task: _standings(comparison) for task, comparison in self.comparisons.items()}
+        return {task: standings_of(comparison) for task, comparison in self.comparisons.items()}
 
     @cached_property
     def contenders(self) -> list[str]:
@@ -81,16 +83,12 @@ class Suite:
     @cached_property
     def _aggregated_tasks(self) -> list[str]:
         """The tasks that the aggregate covers: those in which a difference is a share of something."""
-        return [
-            task
-            for task, comparison in self.comparisons.items()
-            if _has_leader(comparison) and math.isfinite(_excess(comparison, 0.0))
-        ]
+        return [task for task, comparison in self.comparisons.items() if has_ratios(comparison)]
 
     @cached_property
     def aggregate(self) -> Aggregate | None:
         """The aggregate of the contenders that took part in every task. None if there are none."""
-        runs_by_task = [_runs(self.comparisons[task]) for task in self._aggregated_tasks]
+        runs_by_task = [runs_of(self.comparisons[task]) for task in self._aggregated_tasks]
         if not runs_by_task:
             return None
         names = [name for name in runs_by_task[0] if all(name in runs for runs in runs_by_task)]
@@ -114,18 +112,73 @@ class Suite:
             for task, comparison in self.comparisons.items()
             if task not in self._aggregated_tasks
         ]
+        unraced: dict[str, list[str]] = {}
+        for task, comparison in self.comparisons.items():
+            names = listed([s.name for s in comparison.contenders if s.beside_leader and not s.raced])
+            unraced.setdefault(names, []).append(task)
         sentences += [
-            f"{task}: {', '.join(names)} did not race. Trainings of the search, which look too good, compare them."
-            for task, comparison in self.comparisons.items()
-            if (names := [s.name for s in comparison.contenders if s.beside_leader and not s.raced])
+            f"On {listed(tasks)}, {names} did not race. Trainings of the search, which look too good, compare them."
+            for names, tasks in unraced.items()
+            if names
         ]
         for name in self.contenders if self._aggregated_tasks else []:
-            missed = [task for task in self._aggregated_tasks if name not in _runs(self.comparisons[task])]
+            missed = [task for task in self._aggregated_tasks if name not in runs_of(self.comparisons[task])]
             if missed:
-                sentences.append(
-                    f"{name} is not in the means and profiles: it did not take part in {' and '.join(missed)}."
-                )
+                sentences.append(f"{name} is not in the means and profiles: it did not take part in {listed(missed)}.")
         return sentences
+
+    @property
+    def cautions(self) -> list[str]:
+        """Facts that a reader should know before trusting the result, in sentences."""
+        verb = "has" if len(self.pending) == 1 else "have"
+        waiting = [f"{listed(self.pending)} {verb} no result yet."] if self.pending else []
+        failed = [
+            f"{task}: {failure.note}"
+            for task, comparison in self.comparisons.items()
+            for failure in comparison.failures
+        ]
+        return [*waiting, *failed, *self.left_out, CAUTION]
+
+    @property
+    def headline(self) -> str:
+        """The answer in a few words, no stronger than the matrix."""
+        so_far = "" if self.is_finished else "So far: "
+        if self.aggregate is None:
+            return "No overall result." if self.is_finished else "No overall result yet."
+        first, *rivals = self.aggregate.ratio
+        if len(self.contenders) == 1:
+            return f"{so_far}{first} was tuned on {_tasks(len(self.comparisons))}."
+        settled = [task for task, comparison in self.comparisons.items() if _is_settled(comparison)]
+        if not settled:
+            return f"Best so far: {first}."
+        tied = [{name for name, standing in self.matrix[task].items() if standing.tied} for task in settled]
+        close = [name for name in rivals if all({first, name} <= names for names in tied)]
+        if close:
+            names = close[0] if len(close) == 1 else f"{len(close)} others"
+            return f"{so_far}{first} or {names}: not told apart."
+        if {_state_on(comparison, first) for comparison in self.comparisons.values()} == {_BEST}:
+            count = len(self.comparisons)
+            return f"{so_far}{first} is the best on {'1 task' if count == 1 else f'all {count} tasks'}."
+        return f"{so_far}nearest to the best: {first}." if so_far else f"Nearest to the best: {first}."
+
+    @property
+    def how_sure(self) -> str:
+        """The standing of the headline's contender on the tasks, counted, in one sentence."""
+        start = "" if self.is_finished else "So far: "
+        if self.aggregate is None:
+            return f"{start}Nothing is settled over all tasks."
+        if len(self.contenders) == 1:
+            return f"{start}Tuned alone: there is no rival to compare with."
+        first = next(iter(self.aggregate.ratio))
+        counts = Counter(_state_on(comparison, first) for comparison in self.comparisons.values())
+        standing = [f"{state} {counts[state]}" for state in _STATES if counts[state]]
+        unsettled = f"{_UNSETTLED} {counts[_UNSETTLED]}" if counts[_UNSETTLED] else ""
+        failed = f"{len(self.failures)} failed" if self.failures else ""
+        waiting = f"{len(self.pending)} to come" if self.pending else ""
+        total = len(self.comparisons) + len(self.failures) + len(self.pending)
+        facts = [f"{first} is {listed(standing)}" if standing else "", unsettled, failed, waiting]
+        counted = f"{'of' if total > 1 else 'on'} {_tasks(total)}, {'; '.join(filter(None, facts))}."
+        return f"{start}{counted}" if start else counted[:1].upper() + counted[1:]
 
     @property
     def text(self) -> str:
@@ -134,7 +187,7 @@ class Suite:
             return "There is no mean over all tasks. Each task has its own verdict."
         if len(self.contenders) == 1:
             return f"{self.contenders[0]} was tuned on {_tasks(len(self.comparisons))}."
-        wins = Counter(map(_leader, filter(_has_leader, self.comparisons.values()))).most_common()
+        wins = Counter(map(leader_of, filter(has_leader, self.comparisons.values()))).most_common()
         best = f"Best mean: {', '.join(f'{name} on {_tasks(count)}' for name, count in wins)}."
         first, *following = self.aggregate.ratio
         if len(wins) == 1 and first == wins[0][0]:  # it is its own reference: its mean says nothing
@@ -154,11 +207,9 @@ class Suite:
         """
         means: dict[str, float] = {}
         for name in self.aggregate.ratio if self.aggregate else ():
-            mean = fmean(
-                _mean_excess(self.comparisons[task], self.matrix[task][name]) for task in self._aggregated_tasks
-            )
-            if math.isfinite(mean):
-                means[name] = math.expm1(mean)
+            ratios = [self.matrix[task][name].ratio for task in self._aggregated_tasks]
+            if all(ratio > 0 for ratio in ratios):  # not so for one that is not a number
+                means[name] = geometric_mean(ratios) - 1
         return dict(sorted(means.items(), key=lambda item: item[1]))
 
     def _plain_mean_in_words(self, first: str) -> str:
@@ -189,6 +240,7 @@ class Suite:
                 for task, comparison in self.comparisons.items()
             },
             "failures": {task: str(error) for task, error in self.failures.items()},
+            "pending": self.pending,
             "matrix": make(
                 "the table",
                 lambda: {
@@ -198,8 +250,10 @@ class Suite:
                 {},
             ),
             **make("the means", lambda: _aggregate_json(self.aggregate), {}),
+            "headline": make("the headline", lambda: self.headline, ""),
+            "how_sure": make("the certainty", lambda: self.how_sure, ""),
             "text": make("the overall result", lambda: self.text, ""),
-            "cautions": [*make("the cautions", lambda: self.left_out, []), CAUTION],
+            "cautions": make("the cautions", lambda: self.cautions, [CAUTION]),
         }
         return as_plain_json(values | {"missing_parts": [vars(part) for part in self.parts.missing]})
 
@@ -223,80 +277,31 @@ def _tasks(count: int) -> str:
     return "1 task" if count == 1 else f"{count} tasks"
 
 
-def _has_leader(comparison: Comparison) -> bool:
-    """Return True if a training has ended, so that one contender is ahead."""
-    return bool(comparison.contenders) and bool(comparison.contenders[0].beside_leader)
+def _is_settled(comparison: Comparison) -> bool:
+    """Return True if contenders have raced, and one may be recommended."""
+    return comparison.verdict.settled not in ("none", "unended", "unraced")
 
 
-def _leader(comparison: Comparison) -> str:
-    return comparison.findings.race.remaining[0]
-
-
-def _leader_mean(comparison: Comparison) -> float:
-    return fmean(trial_score(trial, comparison.plan).evaluation_score for _, trial in _leaders_pairs(comparison))
-
-
-def _leaders_pairs(comparison: Comparison) -> list[tuple[TrialRecord, TrialRecord]]:
-    leader = _leader(comparison)
-    return next(summary.beside_leader for summary in comparison.contenders if summary.name == leader)
+def _state_on(comparison: Comparison, name: str) -> str:
+    """Return how a contender stands on a task, in words that the number of such tasks may follow."""
+    verdict = comparison.verdict
+    if name not in comparison.plan.schedules:
+        return _ABSENT
+    if not _is_settled(comparison):
+        return _UNSETTLED
+    if name not in verdict.tied:
+        return _WORSE
+    if verdict.settled == "best":
+        return _BEST
+    return _WITHIN if verdict.settled == "within" else _OPEN
 
 
 def _why_left_out(comparison: Comparison) -> str:
-    if not _has_leader(comparison):
+    if not has_leader(comparison):
         return "no training has ended"
     if comparison.plan.scale.domain == "real":
         return "its best value is no better than the first, so there is no gain to take a share of"
     return "its best value is 0, so there is no ratio to it"
-
-
-def _excess(comparison: Comparison, difference: float) -> float:
-    plan = comparison.plan
-    return plan.scale.excess(difference, _leader_mean(comparison), plan.judged_on)
-
-
-def _mean_excess(comparison: Comparison, standing: Standing) -> float:
-    plan = comparison.plan
-    return plan.scale.excess_of(standing.worse_by, _leader_mean(comparison), plan.judged_on)
-
-
-def _standings(comparison: Comparison) -> dict[str, Standing]:
-    return {
-        summary.name: Standing(
-            worse_by=summary.worse_by,
-            lost=summary.lost,
-            seeds=len(summary.seeds),
-            best=_has_leader(comparison) and summary.name == _leader(comparison),
-            tied=summary.name in comparison.verdict.tied,
-            worse_by_text=worse(summary.worse_by) if comparison.plan.scale.worse_by_is_share else summary.worse_by_text,
-        )
-        for summary in comparison.contenders
-    }
-
-
-@dataclass(frozen=True)
-class _TaskRuns:
-    """The raced seeds of one contender on one task: their excess over the leader's, and True for each lost one."""
-
-    excess: list[float]
-    lost: list[bool]
-
-
-def _runs(comparison: Comparison) -> dict[str, _TaskRuns]:
-    plan = comparison.plan
-
-    def excess(pair: tuple[TrialRecord, TrialRecord]) -> float:
-        own, leaders = (trial_score(trial, plan).evaluation_score for trial in pair)
-        return _excess(comparison, own - leaders)
-
-    return {
-        summary.name: _TaskRuns(
-            # A contender that was dropped early has fewer seeds than the leader.
-            excess=[excess(pair) for pair in summary.beside_leader],
-            lost=[not trial_score(trial, plan).completed for trial, _ in summary.beside_leader],
-        )
-        for summary in comparison.contenders
-        if summary.beside_leader
-    }
 
 
 def _aggregate_json(result: Aggregate | None) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""Live: serves the page of a comparison on this machine while it runs, and renews it.
+"""Live: serves the pages of a comparison or of a suite on this machine while it runs, and renews them.
 
 The server listens on 127.0.0.1 alone, on a free port. Its address contains a token that cannot be guessed, and it
 answers only requests that name this address as their host, so that neither another user nor a page of another site can
-read it. It ends with the comparison, and leaves no file and no process behind.
+read it. It ends with the run, and leaves no file and no process behind.
 """
 
 import hmac
@@ -12,20 +12,19 @@ import secrets
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
 from typing import Self
+from urllib.parse import unquote
 
-from thalweg.comparison import Comparison, Progress, Store
-from thalweg.comparison.presentation.progress_display import progress_lines
-from thalweg.comparison.results.records import ComparisonRecord
-from thalweg.errors import StoreError, ThalwegError, printable
+from thalweg.comparison import Progress, TaskProgress
 from thalweg.parts import Parts
 from thalweg.report.assets import load_assets
-from thalweg.report.page import LiveState, render
+from thalweg.report.live_sources import MAIN, ComparisonSource, LiveSource
+from thalweg.report.page import LiveState
 from thalweg.report.templates import render_template, values_of
 
 HOST = "127.0.0.1"
@@ -34,23 +33,40 @@ PAUSE_FACTOR = 20.0  # times the duration of a renewal: it takes at most a twent
 FINAL_REQUEST_TIMEOUT_S = 5.0  # a page that is open gets the final numbers, if it asks within this time
 REQUEST_TIMEOUT_S = 10.0  # a connection that sends or takes nothing for this time is closed
 OPEN_S = 4.0  # a page that has asked within this time is open
-_LINE_WIDTH = 400
-_ENDED = "The comparison has ended. This page shows its final numbers."
+
+
+@dataclass
+class _Page:
+    """A page as it was made last.
+
+    Attributes:
+        version: Its version; empty before it is made.
+        text: The page.
+        served_version: The version that a reader has; None if nobody has read it.
+        asked_s: When a reader asked last.
+        next_s: It is not made again before.
+        is_final_served: Set once a reader has the final numbers.
+    """
+
+    version: str = ""
+    text: str = ""
+    served_version: str | None = None
+    asked_s: float = -math.inf
+    next_s: float = -math.inf
+    is_final_served: threading.Event = field(default_factory=threading.Event)
 
 
 class LiveReport:
-    """Serves the page of the newest comparison in a store, from ``with`` to its end.
+    """Serves the pages of a run that its stores hold, from ``with`` to its end.
 
     Args:
-        path: The file of the store. It need not exist yet.
-        watches: True if another process writes the store: the newest comparison is then shown as it is. False if this
-            process begins a comparison: an earlier one, that was finished before, is not shown.
-        announce: Called with the address when the page is served.
+        source: What the pages show, or the file of the store of a comparison. It need not exist yet.
+        announce: Called with the address when the pages are served.
         clock: Returns seconds.
         final_request_timeout_s: Seconds that the end waits for a page which is open to get the final numbers.
 
     Attributes:
-        url: The address of the page, once it is served.
+        url: The address of the first page, once it is served.
 
     Example:
         >>> with LiveReport("store.sqlite") as live:
@@ -60,33 +76,25 @@ class LiveReport:
 
     def __init__(
         self,
-        path: str | Path,
+        source: LiveSource | str | Path,
         *,
-        watches: bool = False,
         announce: Callable[[str], object] = lambda _: None,
         clock: Callable[[], float] = monotonic,
         final_request_timeout_s: float = FINAL_REQUEST_TIMEOUT_S,
     ) -> None:
+        self._source = source if isinstance(source, LiveSource) else ComparisonSource(source)
+        self._clock, self._announce = clock, announce
         self._final_request_timeout_s = final_request_timeout_s
-        self._path, self._clock, self._announce, self._watches = Path(path), clock, announce, watches
         self._lock = threading.Lock()
-        self._progress = Progress("pilot", "")
-        self._ended = False
-        self._version, self._page = "", ""
-        self._served_version: str | None = None
-        self._next_s = self._asked_s = -math.inf
-        self._served_last = threading.Event()
-        self._store: Store | None = None
-        self._store_file: tuple[int, int] | None = None
+        self._pages = {name: _Page() for name in self._source.pages}
         self._is_closed = False
-        self._earlier: int | None = None
         self._token = secrets.token_urlsafe(24)
         self._server: ThreadingHTTPServer | None = None
         self._thread: threading.Thread | None = None
         self.url = ""
 
     def __enter__(self) -> Self:
-        self._earlier = None if self._watches else self._newest_finished()
+        self._source.begin()
         self._server = _Server((HOST, 0), type("Handler", (_Handler,), {"live": self}))
         self.url = f"http://{HOST}:{self._server.server_port}/{self._token}/"
         self._thread = threading.Thread(
@@ -102,25 +110,29 @@ class LiveReport:
         assert self._server is not None
         assert self._thread is not None
         with self._lock:
-            self._ended, self._next_s = True, -math.inf
-            is_open = self._clock() - self._asked_s < OPEN_S
-        if kind is None and is_open:
-            self._served_last.wait(self._final_request_timeout_s)
+            self._source.is_ended = True
+            for page in self._pages.values():
+                page.next_s = -math.inf
+            now_s = self._clock()
+            open_pages = [page for page in self._pages.values() if now_s - page.asked_s < OPEN_S]
+        if kind is None:
+            end_s = monotonic() + self._final_request_timeout_s
+            for page in open_pages:
+                page.is_final_served.wait(max(0.0, end_s - monotonic()))
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
         with self._lock:  # a request that is being answered ends first
             self._is_closed = True
-            self._close_store()
+            self._source.close()
 
-    def update(self, progress: Progress) -> None:
-        """Take over what the comparison is doing now.
+    def update(self, event: Progress | TaskProgress) -> None:
+        """Take over what the run is doing now.
 
         Args:
-            progress: The progress.
+            event: Its progress.
         """
-        if not progress.message:
-            self._progress = progress
+        self._source.update(event)  # without the lock: no training waits for a page that is being made
 
     def is_authorized(self, host: str | None, path: str) -> bool:
         """Return True if a request names this address as its host and knows the token.
@@ -135,99 +147,61 @@ class LiveReport:
         is_here = host in (f"{HOST}:{port}", f"localhost:{port}")
         return is_here and hmac.compare_digest(token.encode(), self._token.encode())
 
-    def state(self) -> dict[str, object]:
-        """Return the version of the page, what the comparison is doing, and whether it has ended, as plain JSON."""
+    def has_page(self, name: str) -> bool:
+        """Return True if there is a page of this name."""
+        return name in self._pages
+
+    def state(self, name: str = MAIN) -> dict[str, object]:
+        """Return the version of a page, what the run is doing, and whether it has ended, as plain JSON.
+
+        Args:
+            name: The name of the page.
+        """
         with self._lock:
-            self._asked_s = self._clock()
-            self._renew()
-            state = self._live_state()
-            is_last = self._ended
-            if is_last and self._served_version == self._version:
-                self._served_last.set()
+            page = self._renewed(name)
+            state, is_last = self._live_state(page), self._source.is_ended
+            if is_last and page.served_version == page.version:
+                page.is_final_served.set()
         return {"version": state.version, "text": state.text, "share": state.share, "ended": is_last}
 
-    def page(self) -> str:
-        """Return the page as it is now."""
+    def page(self, name: str = MAIN) -> str:
+        """Return a page as it is now.
+
+        Args:
+            name: Its name.
+        """
         with self._lock:
-            self._asked_s = self._clock()
-            self._renew()
-            self._served_version = self._version
-            return self._page
+            page = self._renewed(name)
+            page.served_version = page.version
+            return page.text
 
     # --- renewal ----------------------------------------------------------------------------------------------------
 
-    def _renew(self) -> None:
-        """Make the page again if the store has changed and enough time has passed since."""
-        if self._page and (self._is_closed or self._clock() < self._next_s):
-            return
-        start_s = self._clock()
-        comparison = self._comparison()
-        version = self._version_of(comparison)
-        if not self._page or version != self._version:
-            self._version = version
-            self._page = self._waiting_page() if comparison is None else render(comparison, live=self._live_state())
-        used_s = self._clock() - start_s
-        self._next_s = self._clock() + max(MIN_PAUSE_S, PAUSE_FACTOR * used_s)
+    def _renewed(self, name: str) -> _Page:
+        """Return a page, made again if its store has changed and enough time has passed since."""
+        page = self._pages[name]
+        start_s = page.asked_s = self._clock()
+        if page.text and (self._is_closed or start_s < page.next_s):
+            return page
+        snapshot = self._source.snapshot(name)
+        version = "0" if snapshot is None else snapshot.version
+        if not page.text or version != page.version:
+            page.version = version
+            state = self._live_state(page)
+            page.text = self._waiting_page(state) if snapshot is None else snapshot.render(state)
+        now_s = self._clock()
+        page.next_s = now_s + max(MIN_PAUSE_S, PAUSE_FACTOR * (now_s - start_s))
+        return page
 
-    def _comparison(self) -> Comparison | None:
-        """Return the newest comparison; None if no training of it is stored yet, or the store cannot be read now."""
-        with suppress(ThalwegError):
-            store = self._open_store()
-            record = None if store is None else store.find()
-            if store is not None and record is not None and not self._is_earlier(record):
-                return Comparison(store, record, is_running=not self._ended)
-        return None
+    def _live_state(self, page: _Page) -> LiveState:
+        if self._source.is_ended:
+            return LiveState(
+                page.version, f"The {self._source.noun} has ended. This page shows its final numbers.", None
+            )
+        return LiveState(page.version, *self._source.activity())
 
-    def _open_store(self) -> Store | None:
-        """Return the store, opened once; None if there is no file. A file that took its place is opened anew.
-
-        Raises:
-            StoreError: If the file cannot be opened as a store.
-        """
-        try:
-            status = self._path.stat()
-        except OSError:
-            return None
-        file = (status.st_dev, status.st_ino)
-        if file != self._store_file:
-            self._close_store()
-        if self._store is None and not self._is_closed:
-            self._store = Store(self._path, write=False)
-            self._store_file = file
-        return self._store
-
-    def _close_store(self) -> None:
-        if self._store is not None:
-            self._store.close()
-        self._store, self._store_file = None, None
-
-    def _is_earlier(self, record: ComparisonRecord) -> bool:
-        return not self._ended and record.finished is not None and record.id == self._earlier
-
-    def _newest_finished(self) -> int | None:
-        """Return the number of the newest comparison if it is finished."""
-        with suppress(StoreError):
-            store = self._open_store()
-            record = None if store is None else store.find()
-            return record.id if record is not None and record.finished is not None else None
-        return None
-
-    def _version_of(self, comparison: Comparison | None) -> str:
-        if comparison is None:
-            return "0"
-        return f"{comparison.record.id}-{len(comparison.trainings)}-{int(comparison.record.finished is not None)}"
-
-    def _live_state(self) -> LiveState:
-        if self._ended:
-            return LiveState(self._version, _ENDED, None)
-        if self._watches:
-            return LiveState(self._version, f"This page follows {printable(str(self._path))}.", None)
-        text = " · ".join(progress_lines(self._progress, _LINE_WIDTH)).replace("━", "").replace("╌", "").strip()
-        share = self._progress.share or None
-        return LiveState(self._version, printable(text), None if share is None else min(1.0, share))
-
-    def _waiting_page(self) -> str:
-        values = {"live": self._live_state, "name": lambda: self._path.parent.name or "comparison"}
+    def _waiting_page(self, state: LiveState) -> str:
+        values = {"live": lambda: state, "name": lambda: self._source.name}
         return render_template("waiting.html", values_of(values), Parts(), load_assets(with_charts=True, is_live=True))
 
 
@@ -258,14 +232,15 @@ class _Handler(BaseHTTPRequestHandler):
         if not self.live.is_authorized(self.headers.get("Host"), self.path):
             self._answer(403, "text/plain; charset=utf-8", "This address is not complete. Copy it from the terminal.\n")
             return
-        token, slash, name = _parts_of(self.path)
+        token, slash, rest = _parts_of(self.path)
+        folder, _, name = unquote(rest).rpartition("/")
         try:
             if not slash:  # without it, the page would ask for its state at another address
                 self._answer(301, "text/plain; charset=utf-8", "The page is here.\n", Location=f"/{token}/")
-            elif name == "state":
-                self._answer(200, "application/json", json.dumps(self.live.state()))
-            elif name in ("", "page"):
-                self._answer(200, "text/html; charset=utf-8", self.live.page())
+            elif self.live.has_page(folder) and name == "state":
+                self._answer(200, "application/json", json.dumps(self.live.state(folder)))
+            elif self.live.has_page(folder) and name in ("", "page", "report.html"):
+                self._answer(200, "text/html; charset=utf-8", self.live.page(folder))
             else:
                 self._answer(404, "text/plain; charset=utf-8", "There is no such page.\n")
         except ConnectionError:  # the reader has closed the page

@@ -21,7 +21,9 @@ _CURVE_LIMITS = (None, 40, 10, 2)  # evaluations of a curve that are kept, tried
 _LOSS_LIMITS = (None, 500, 50, 5)
 
 
-def raw_numbers(trainings: Sequence[TrialRecord], results: dict[str, Any]) -> dict[str, Any]:
+def raw_numbers(
+    trainings: Sequence[TrialRecord], results: dict[str, Any], *, tasks: Sequence[str] = ()
+) -> dict[str, Any]:
     """Return the results and all trainings, with their curves, as plain JSON.
 
     If they do not fit into a page, curves are thinned first and then the last trainings are left out; ``left_out``
@@ -30,8 +32,11 @@ def raw_numbers(trainings: Sequence[TrialRecord], results: dict[str, Any]) -> di
     Args:
         trainings: The trainings. Their order is that of the numbers in the charts.
         results: The results as ``to_json`` returns them.
+        tasks: The task of each training of a suite.
     """
     rows = TrialTable(trainings).to_rows()
+    if tasks:
+        rows = [{"task": task, **row} for task, row in zip(tasks, rows, strict=True)]
     names = list(rows[0]) if rows else []
     all_rows = [[row[name] for name in names] for row in rows]
     for limit in _CURVE_LIMITS:

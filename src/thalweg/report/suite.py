@@ -1,23 +1,24 @@
 """The page of a suite: its table, profiles and means over tasks, with links to the pages of the tasks."""
 
-from functools import partial
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from thalweg.comparison import Suite
 from thalweg.comparison.results.aggregate import RESAMPLES
-from thalweg.comparison.results.terms import worse
+from thalweg.comparison.results.terms import HEADINGS, worse, worse_interval
 from thalweg.comparison.suite import folder_name
-from thalweg.comparison.suite_result import CAUTION
 from thalweg.errors import printable
 from thalweg.report.assets import load_assets
+from thalweg.report.charts import suite as charts
+from thalweg.report.charts.data import Chart
 from thalweg.report.charts.placed import draw_charts, script_data
-from thalweg.report.charts.suite import means_chart, profile_chart
 from thalweg.report.charts.theme import assign_colours
 from thalweg.report.files import write_page
-from thalweg.report.numbers import shorten
-from thalweg.report.page import write
-from thalweg.report.raw_numbers import embedded_json
+from thalweg.report.numbers import shorten, sortable
+from thalweg.report.page import LiveState, write
+from thalweg.report.raw_numbers import embedded_json, raw_numbers
 from thalweg.report.templates import render_template, values_of
 
 
@@ -48,44 +49,76 @@ def page_path(task: str) -> str:
     return f"{folder_name(task)}/report.html"
 
 
-def render_suite(suite: Suite) -> str:
-    """Return the page of a suite as HTML, with its style and charts inside.
+def render_suite(suite: Suite, *, live: LiveState | None = None) -> str:
+    """Return the page of a suite as HTML, with its style, charts, scripts and raw numbers inside.
+
+    A part that cannot be made is a note on the page, and in ``suite.parts``.
 
     Args:
-        suite: A finished suite. The same suite always gives the same text.
+        suite: A suite, finished or not. The same suite always gives the same text.
+        live: What to say of a suite that is running; its page renews itself.
     """
-    colours = assign_colours(_contenders_in_page_order(suite))
+    assets = load_assets(with_charts=True, is_live=live is not None)
+    return render_template("suite.html", values_of(_values(suite, live)), suite.parts, assets)
 
-    def charts() -> dict[str, Any]:
-        if suite.aggregate is None:
-            return {}
+
+def _values(suite: Suite, live: LiveState | None) -> dict[str, Callable[[], Any]]:
+    """Return a function for each value of the template, so that one that raises leaves the others."""
+    make = suite.parts.make
+    colours = assign_colours(_contenders_in_page_order(suite))
+    records = [comparison.record for comparison in suite.comparisons.values()]
+    tasks = [*suite.comparisons, *suite.failures, *suite.pending]
+
+    def matrix() -> Chart | None:
+        return charts.matrix_chart(suite.matrix, {name: colours[name] for name in suite.contenders})
+
+    @cache
+    def drawn() -> dict[str, Any]:
         return {
-            "means": means_chart(suite.aggregate, colours),
-            "profiles": profile_chart(suite.aggregate, colours),
+            "matrix": make("the chart of the tasks", matrix, None),
+            "means": make("the chart of the means", lambda: charts.means_chart(suite.aggregate, colours), None),
+            "profiles": make("the profiles", lambda: charts.profile_chart(suite.aggregate, colours), None),
         }
 
-    def drawn() -> dict[str, Any]:
-        return draw_charts(charts(), suite.parts)
+    @cache
+    def raw() -> dict[str, Any] | None:
+        trainings = [
+            (task, training) for task, comparison in suite.comparisons.items() for training in comparison.trainings
+        ]
+
+        def numbers() -> dict[str, Any]:
+            names = [task for task, _ in trainings]
+            return raw_numbers([training for _, training in trainings], suite.to_json(), tasks=names)
+
+        return make("the raw numbers", numbers, None)
 
     def page_data() -> Any:
-        return embedded_json(
-            script_data(suite.contenders, colours, suite.parts.make("the data of the charts", charts, {}))
-        )
+        order = make("the order of the contenders", lambda: suite.contenders, [])
+        return embedded_json(script_data(order, colours, drawn()) | {"raw": raw()})
 
-    values = {
-        "title": lambda: shorten(f"suite: {', '.join(suite.comparisons)}"),
+    return {
+        "title": lambda: shorten(f"suite: {', '.join(tasks)}"),
+        "tasks": lambda: tasks,
         "suite": lambda: suite,
-        "caution": lambda: CAUTION,
+        "live": lambda: live,
         "colours": lambda: colours,
-        "worse": lambda: worse,
-        "resamples": lambda: RESAMPLES,
-        "pages": lambda: {task: page_path(task) for task in suite.comparisons},
         "keys": lambda: {name: printable(name) for name in colours},
-        "charts": drawn,
+        "pages": lambda: {task: page_path(task) for task in suite.comparisons},
+        "headings": lambda: HEADINGS,
+        "sortable": lambda: sortable,
+        "worse": lambda: worse,
+        "worse_interval": lambda: worse_interval,
+        "resamples": lambda: RESAMPLES,
+        "charts": lambda: draw_charts(drawn(), suite.parts, with_svg=live is None),
         "page_data": page_data,
-        "version": lambda: next(iter(suite.comparisons.values())).record.environment.get("thalweg", ""),
+        "left_out": lambda: (raw() or {"left_out": ""})["left_out"],
+        "command": lambda: records[0].environment.get("command", ""),
+        "seed": lambda: records[0].plan.seed,
+        "environment": lambda: {key: value for key, value in records[0].environment.items() if key != "command"},
+        "created": lambda: min(record.created for record in records),
+        "finished": lambda: max(record.finished or "" for record in records) if suite.is_finished else "",
+        "version": lambda: records[0].environment.get("thalweg", ""),
     }
-    return render_template("suite.html", values_of(values), suite.parts, load_assets(with_charts=True))
 
 
 def _contenders_in_page_order(suite: Suite) -> list[str]:

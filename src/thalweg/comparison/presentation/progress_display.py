@@ -75,7 +75,7 @@ def watching(watch: Show | None = None, *, quiet: bool = False) -> Iterator[Show
         yield show
 
 
-def _parts(event: Any) -> tuple[Progress, str]:
+def progress_parts(event: Any) -> tuple[Progress, str]:
     """Return the progress of a comparison, and the words for the task of a suite: ``digits (2 of 5)``.
 
     A terminal would obey control characters in names and messages, so they are escaped.
@@ -84,6 +84,17 @@ def _parts(event: Any) -> tuple[Progress, str]:
     contender, message, leader = map(printable, (progress.contender, progress.message, progress.leader))
     task = "" if isinstance(event, Progress) else f"{event.task} ({event.number} of {event.tasks})"
     return replace(progress, contender=contender, message=message, leader=leader), printable(task)
+
+
+def _shown_by(display: Callable[[Progress, str], None]) -> Show:
+    """Return the function that displays events; the end of a suite's task says nothing new."""
+
+    def show(event: Any) -> None:
+        progress, task = progress_parts(event)
+        if progress.stage or progress.message:
+            display(progress, task)
+
+    return show
 
 
 @contextmanager
@@ -97,11 +108,11 @@ def progress_display() -> Iterator[Show]:
     notebook = _notebook_display()
     if notebook is not None:
         output = NotebookDisplay(notebook)
-        yield lambda event: output(*_parts(event))
+        yield _shown_by(output)
         return
     if not console.is_terminal:
         printer = LinePrinter(functools.partial(console.print, soft_wrap=True))
-        yield lambda event: printer(*_parts(event))
+        yield _shown_by(printer)
         return
     live = LiveDisplay(console)
     # Text that a training prints to a terminal stands above the display. A stdout that is a file is left alone.
@@ -112,7 +123,7 @@ def progress_display() -> Iterator[Show]:
         transient=True,
         redirect_stdout=sys.stdout.isatty(),
     ):
-        yield lambda event: live(*_parts(event))
+        yield _shown_by(live)
 
 
 class LiveDisplay:

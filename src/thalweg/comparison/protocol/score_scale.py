@@ -250,7 +250,9 @@ class ScoreScale:
     def excess_of(self, worse_by: float, leader: float, split: str = "test") -> float:
         """Return what `worse_by` returned as the logarithm of a ratio, as `excess` does for a difference of scores."""
         if self.kind == "log":
-            return -math.log1p(-worse_by) if self.maximize else math.log1p(worse_by)
+            if not self.maximize:
+                return math.log1p(worse_by)
+            return math.inf if worse_by >= 1 else -math.log1p(-worse_by)
         unit = 1.0 if self.worse_by_is_share else self._unit(self.loss(leader), split)
         return _log_of_ratio(worse_by / unit if unit else math.nan)
 

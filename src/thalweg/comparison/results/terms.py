@@ -113,6 +113,16 @@ def worse(share: float) -> str:
     return f"{1 + share:.3g}x" if share >= TENFOLD else f"{round(100 * share, 1) + 0.0:.1f} %"  # never -0.0
 
 
+def worse_interval(low: float, high: float) -> str:
+    """Return the interval of a share as text; a dash if there is none.
+
+    Example:
+        >>> worse_interval(0.01, 0.052), worse_interval(math.nan, math.nan)
+        ('1.0 % – 5.2 %', '–')
+    """
+    return f"{worse(low)} – {worse(high)}" if math.isfinite(low) else "–"
+
+
 def name_of_measure(record: ComparisonRecord, split: str) -> str:
     """Return the words for what is measured on a split: ``test cross-entropy``, or the name that reports give."""
     name = record.plan.metric_name

@@ -164,7 +164,7 @@ def _unended_verdict(race: Race, state: RunState, ranking_text: str) -> Verdict:
         headline = "Nothing is known yet."
     else:
         leader, *rivals = race.remaining
-        ahead = f"ahead of {_listed(rivals)}" if rivals else "the only one that was tried"
+        ahead = f"ahead of {listed(rivals)}" if rivals else "the only one that was tried"
         text = (
             f"No training has ended{when}, so no final value is known. At {state.step}, {leader} was {ahead}. An early "
             "lead often does not last to the end."
@@ -217,7 +217,7 @@ def _lost_text(race: Race, terms: Terms) -> str:
         return f"{race.remaining[0]} was {lost}. It is not recommended."
     if len(race.within) == 1:
         return f"{race.within[0]} leads, but was {lost}. No contender is recommended."
-    return f"{_listed(race.within)} lead, but each was {lost}. No contender is recommended."
+    return f"{listed(race.within)} lead, but each was {lost}. No contender is recommended."
 
 
 def _text(race: Race, evidence: Evidence | None, value: Estimate, terms: Terms, state: RunState) -> str:
@@ -236,7 +236,7 @@ def _text(race: Race, evidence: Evidence | None, value: Estimate, terms: Terms, 
         lost = completed.count(False)
         sentences.append(f"{recommended} was lost on {lost} of {len(completed)} seeds of the race.")
     if evidence is not None and evidence.untried:
-        sentences.append(f"No training of {_listed(evidence.untried, 'or')} has ended.")
+        sentences.append(f"No training of {listed(evidence.untried, 'or')} has ended.")
     return " ".join(sentences)
 
 
@@ -258,17 +258,17 @@ def _separation(race: Race, recommended: str, terms: Terms, state: RunState) -> 
         if not unraced:
             return []
         if not state.is_finished:
-            return [f"It has not been raced against {_listed(unraced, 'or')} yet."]
-        return [f"It was not raced against {_listed(unraced, 'or')}: the budget did not suffice to show a difference."]
-    left_out = f"{_listed(race.unraced)} did worse before the race and did not take part." if race.unraced else ""
+            return [f"It has not been raced against {listed(unraced, 'or')} yet."]
+        return [f"It was not raced against {listed(unraced, 'or')}: the budget did not suffice to show a difference."]
+    left_out = f"{listed(race.unraced)} did worse before the race and did not take part." if race.unraced else ""
     if race.settled == "best":
         subject = "The others that raced" if race.unraced else "All other contenders"
         return [f"{subject}, each at the best of {terms.settings}, are shown to be worse.", *filter(None, [left_out])]
     if race.settled == "within":
-        near = f"{_listed(race.remaining)} are shown to lie within {terms.margin} of the best"
+        near = f"{listed(race.remaining)} are shown to lie within {terms.margin} of the best"
         return [f"{near}; {recommended} {terms.advantage}.", *filter(None, [left_out])]
     leader = race.remaining[0]
-    rivals = _listed([name for name in race.remaining if name != recommended])
+    rivals = listed([name for name in race.remaining if name != recommended])
     leads = f"{leader} leads" if leader == recommended else f"{leader} leads, {recommended} {terms.advantage}"
     open_text = f"The evidence does not separate it from {rivals}: {leads}."
     return [open_text, *_seeds_needed(race, terms), *filter(None, [left_out])]
@@ -294,14 +294,15 @@ def _ranking_text(ranking: Ranking | None, state: RunState) -> str:
     if ranking is None:
         return "Optimizers were not ranked: ask with --budget 8x24trials, or give more time."
     studies = max(len(scores) for scores in ranking.scores.values())
-    start = f"If each optimizer is tuned anew in {studies} independent studies, {_listed(ranking.remaining)}"
+    start = f"If each optimizer is tuned anew in {studies} independent studies, {listed(ranking.remaining)}"
     text = f"{start} is best" if len(ranking.remaining) == 1 else f"{start} are not told apart"
     dropped = [name for names in ranking.dropped for name in names]
     if dropped:
-        text += f", and {_listed(dropped)} {'is' if len(dropped) == 1 else 'are'} shown to be worse"
+        text += f", and {listed(dropped)} {'is' if len(dropped) == 1 else 'are'} shown to be worse"
     is_cut = state.is_finished and state.studies is not None and studies < state.studies and len(ranking.remaining) > 1
     return f"{text}.{f' The time was over before {state.studies} studies.' if is_cut else ''}"
 
 
-def _listed(names: Sequence[str], last: str = "and") -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {last} {names[-1]}"
+def listed(names: Sequence[str], last: str = "and") -> str:
+    """Return names as a phrase: ``a, b and c``; empty if there are none."""
+    return "".join(names) if len(names) < 2 else f"{', '.join(names[:-1])} {last} {names[-1]}"

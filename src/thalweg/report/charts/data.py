@@ -308,6 +308,25 @@ def alt_of_intervals(label: str, series: Sequence[Series]) -> str:
     return f"{label}, with 95 % intervals: {_listed(texts)}."
 
 
+def alt_of_rows(label: str, rows: Sequence[str], series: Sequence[Series]) -> str:
+    """Return the text of a chart of rows with several series: the values of each row.
+
+    Args:
+        label: The quantity.
+        rows: The names of the rows.
+        series: The series.
+    """
+    texts = []
+    for row, name in enumerate(rows):
+        points = [(line.name, point.y) for line in series for point in line.points if point.x == row]
+        values = ", ".join(
+            f"{shorten(series_name, 40)} {format_number(value) if math.isfinite(value) else 'no value'}"
+            for series_name, value in points
+        )
+        texts.append(f"{shorten(name, 40)}: {values}")
+    return f"{label}. {_listed(texts)}."
+
+
 def _listed(texts: Sequence[str]) -> str:
     more = len(texts) - _MAX_IN_ALT
     return "; ".join(texts[:_MAX_IN_ALT]) + (f"; and {more} more" if more > 0 else "") or "nothing"
