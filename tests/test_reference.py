@@ -11,6 +11,8 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 import thalweg
+from tests.handbook.clicks import clicks_from, clicks_to, links_of
+from tests.handbook.questions import questions
 from tests.pages import needs_browser, open_browser, open_tab
 from thalweg import comparison, errors, optim, rules, tasks, testing, trajectories
 
@@ -81,6 +83,37 @@ def test_every_link_within_the_pages_leads_to_a_place_that_exists(
                 assert parts.fragment in ids[target], f"{page.relative_to(folder)}: {link}"
 
 
+@pytest.mark.parametrize("start", ["docs/index", "README"])
+def test_each_question_is_answered_within_three_clicks(
+    build: tuple[Path, subprocess.CompletedProcess[str]], start: str
+) -> None:
+    """Without the page of questions, the search, and what is folded in the sidebar."""
+    folder = build[0].resolve()
+    docs = folder / "docs"
+    distance = clicks_from(folder / f"{start}.html", docs / "questions.html")
+    assert distance[docs / "choosing" / "index.html", ""] == 1
+    assert not any(page == docs / "questions.html" for page, _ in distance)
+    far = {}
+    for question in questions():
+        for answer in question.answers:
+            path, _, anchor = answer.partition("#")
+            clicks = clicks_to(((docs / path).with_suffix(".html"), anchor), distance)
+            if clicks > 3:
+                far[answer] = clicks
+    assert far == {}
+
+
+def test_a_link_within_the_handbook_says_in_words_where_it_leads(
+    build: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    """Not "here", and no path: a reader who scans a page sees its links alone. Names such as SECURITY.md are words."""
+    folder, _ = build
+    mute = re.compile(r"((click )?here|this( page)?|link)|.*[/a-z]\.(md|rst|html)", flags=re.IGNORECASE)
+    for page in (folder / "docs").rglob("*.html"):
+        words = [link.words for link in links_of(page) if link.part == "text" and not re.match("[a-z]+:", link.href)]
+        assert [text for text in words if mute.fullmatch(text) and not text.partition(".")[0].isupper()] == [], page
+
+
 # External links have one of these forms; a new site is added here with the form of its stable addresses.
 EXTERNAL = (
     r"https://arxiv\.org/abs/\d{4}\.\d{4,5}",
@@ -123,7 +156,7 @@ def test_chinese_pages_have_fonts_and_distances_of_their_own(
     build: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> None:
     script = """() => {
-        const [body, text, table, code] = ["body", "article p", "article td", "article pre"].map(
+        const [body, text, table, code] = ["body", "article section > p", "article td", "article pre"].map(
             place => getComputedStyle(document.querySelector(place)));
         const relative = style => parseFloat(style.lineHeight) / parseFloat(style.fontSize);
         return {fonts: body.fontFamily, text: relative(text), table: relative(table), code: relative(code),
