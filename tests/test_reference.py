@@ -151,6 +151,25 @@ def test_a_page_names_its_language(
     assert f'lang="{language}"' in (folder / "docs" / f"{page}.html").read_text().partition("<head")[0]
 
 
+@pytest.mark.parametrize("name", ["index", "start", "optimizers/rules/adam"])
+def test_the_frame_of_a_chinese_page_is_chinese(
+    build: tuple[Path, subprocess.CompletedProcess[str]], name: str
+) -> None:
+    folder, _ = build
+    page = (folder / "docs" / "zh" / f"{name}.html").read_text()
+    captions = re.findall(r'caption-text">([^<]*)', page)
+    assert captions[0] == "中文页面"
+    assert len(captions) == 4
+    titles = re.findall(r'<li class="toctree-l1[^"]*"><a [^>]*>([^<]*)</a>', page)
+    assert [text for text in [*captions, *titles] if not re.search(r"[\u4e00-\u9fff]", text)] == []
+    assert len(titles) == 16
+    frame = page.partition('<div class="content">')[0]
+    assert 'placeholder="搜索"' in frame
+    assert "本页目录" in page
+    assert "On this page" not in page
+    assert "中文页面" not in (folder / "docs" / "start.html").read_text()
+
+
 @needs_browser
 def test_chinese_pages_have_fonts_and_distances_of_their_own(
     build: tuple[Path, subprocess.CompletedProcess[str]],
