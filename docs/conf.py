@@ -146,9 +146,17 @@ def set_language(app: Sphinx, docname: str, template: str, context: dict[str, An
         context["furo_navigation_tree"] = page_frame.chinese_sidebar(context["furo_navigation_tree"])
 
 
+def set_dashes(app: Sphinx, doctree: nodes.document) -> None:
+    """Write a dash between a parameter and its description, which Sphinx writes as two hyphens."""
+    for text in list(doctree.findall(nodes.Text)):
+        if text == " -- ":
+            text.parent.replace(text, nodes.Text(" \N{EN DASH} "))
+
+
 def setup(app: Sphinx) -> None:
     """Connect the functions above to Sphinx."""
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math_block, None))
+    app.connect("doctree-read", set_dashes)
     app.connect("source-read", add_translation_notice)
     app.connect("html-page-context", set_language, priority=900)  # after the theme has made the sidebar
     app.connect("build-finished", copy_pictures)

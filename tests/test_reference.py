@@ -57,6 +57,10 @@ def test_the_pages_show_formulas_and_link_every_module(
     for module in PUBLIC_MODULES:
         assert module.__name__ in index
     assert thalweg.__version__ in index
+    page = (reference / "testing.html").read_text()
+    text = re.sub(r"<pre>.*?</pre>|<[^>]*>", "", page, flags=re.DOTALL)
+    assert " – " in text  # between a parameter and its description
+    assert " -- " not in text
 
 
 def hrefs(page: Path) -> list[str]:
