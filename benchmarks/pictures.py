@@ -18,7 +18,7 @@ from thalweg.report import write
 ROOT = Path(__file__).parents[1]
 IMAGES = ROOT / "docs" / "images"
 STORE = ROOT / "build" / "pictures" / "store.sqlite"
-TASK, CONTENDERS, BUDGET = "breast-cancer", ["sgd", "momentum", "adam", "lion"], "34trials"
+TASK, CONTENDERS, BUDGET = "digits", ["sgd", "momentum", "adamw", "lion"], "30trials"
 SIZE = (1280, 1000)
 # The picture shows the result and the curves; the parts between them would only make it longer.
 HIDDEN = ".warn, nav, #table + p, details, h2:not(.sure):not(#table):not(#curves), h2 + p.note"

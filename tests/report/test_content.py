@@ -48,6 +48,24 @@ def test_the_heading_says_how_sure_the_verdict_is(measured: Comparison, changes:
     assert how_sure(with_verdict(measured, **{"recommended": None} | changes)).startswith(text)
 
 
+@pytest.mark.parametrize(
+    ("raced", "unraced", "text"),
+    [
+        (["a", "b", "c"], [], "Sure: all 2 rivals that raced are shown to be worse, over 5 seeds."),
+        (["a", "b", "c"], ["d"], "Sure: all 2 rivals that raced are shown to be worse, over 5 seeds."),
+        (["a", "b"], ["c", "d"], "Sure: the one rival that raced is shown to be worse, over 5 seeds."),
+        (["a", "b"], [], "Sure: its rival is shown to be worse, over 5 seeds."),
+    ],
+)
+def test_the_heading_counts_the_rivals_that_raced(
+    measured: Comparison, raced: list[str], unraced: list[str], text: str
+) -> None:
+    shown = with_verdict(measured, settled="best", recommended=None)
+    scores = dict.fromkeys(raced, [0.0] * 5) | {name: [] for name in unraced}
+    shown.findings = SimpleNamespace(race=replace(measured.findings.race, scores=scores, unraced=unraced))
+    assert how_sure(shown) == text
+
+
 def test_the_budget_follows_the_order_of_an_adaptive_search(measured: Comparison) -> None:
     curves, total = budget_curves(measured)
     searched = [trial for trial in measured.trainings if trial.stage == "search"]
