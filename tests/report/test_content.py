@@ -10,12 +10,13 @@ from types import SimpleNamespace
 import pytest
 
 from thalweg.comparison import Comparison
+from thalweg.comparison.presentation.overview import compared_value
 from thalweg.comparison.results import environment
 from thalweg.comparison.results.storage.rows import DamagedRowError
 from thalweg.comparison.results.storage.trials import trial_of_values, values_of_trial
 from thalweg.comparison.results.summary import RangeEdge
 from thalweg.report.certainty import how_sure
-from thalweg.report.charts.comparison import curve_charts, learning_rate_chart, split_sentences
+from thalweg.report.charts.comparison import curve_charts, learning_rate_chart, split_sentences, value_chart
 from thalweg.report.charts.search import budget_chart, budget_curves, half_search_sentences, pruned_rows
 from thalweg.report.contender_findings import findings_of
 from thalweg.report.raw_numbers import raw_numbers, size_of
@@ -64,6 +65,21 @@ def test_the_heading_counts_the_rivals_that_raced(
     scores = dict.fromkeys(raced, [0.0] * 5) | {name: [] for name in unraced}
     shown.findings = SimpleNamespace(race=replace(measured.findings.race, scores=scores, unraced=unraced))
     assert how_sure(shown) == text
+
+
+def test_the_chart_of_values_shows_those_of_the_table(measured: Comparison) -> None:
+    """The leader's value over further seeds is another number, with an interval that would not overlap the same."""
+    names = [summary.name for summary in measured.contenders]
+    chart = value_chart(measured, {name: k for k, name in enumerate(names)})
+    assert chart is not None
+    shown = {series.name: series.points[0] for series in chart.views[0].series}
+    values = {summary.name: compared_value(summary, measured.plan) for summary in measured.contenders}
+    assert [*shown] == names
+    for name, value in values.items():
+        assert shown[name].y == pytest.approx(value.mean)
+        assert value.count == 1 or shown[name].low == pytest.approx(value.low)
+    leader = measured.contenders[0]
+    assert leader.value.mean != pytest.approx(shown[leader.name].y, rel=1e-6)
 
 
 def test_the_budget_follows_the_order_of_an_adaptive_search(measured: Comparison) -> None:
