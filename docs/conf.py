@@ -20,6 +20,7 @@ import thalweg
 from thalweg import optim, registry
 
 sys.path.insert(0, str(Path(__file__).parent))
+import page_frame
 import translations
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -138,15 +139,25 @@ def add_translation_notice(app: Sphinx, docname: str, source: list[str]) -> None
 
 
 def set_language(app: Sphinx, docname: str, template: str, context: dict[str, Any], doctree: nodes.Node | None) -> None:
-    """Set the language of a Chinese page, by which browsers choose fonts and screen readers a voice."""
+    """Set the language of a Chinese page, by which browsers choose fonts and screen readers a voice, and its frame."""
     if docname.startswith("docs/zh/"):
         context["language"] = "zh-CN"
+        context["gettext"] = page_frame.in_chinese
+        context["furo_navigation_tree"] = page_frame.chinese_sidebar(context["furo_navigation_tree"])
+
+
+def set_dashes(app: Sphinx, doctree: nodes.document) -> None:
+    """Write a dash between a parameter and its description, which Sphinx writes as two hyphens."""
+    for text in list(doctree.findall(nodes.Text)):
+        if text == " -- ":
+            text.parent.replace(text, nodes.Text(" \N{EN DASH} "))
 
 
 def setup(app: Sphinx) -> None:
     """Connect the functions above to Sphinx."""
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math_block, None))
+    app.connect("doctree-read", set_dashes)
     app.connect("source-read", add_translation_notice)
-    app.connect("html-page-context", set_language)
+    app.connect("html-page-context", set_language, priority=900)  # after the theme has made the sidebar
     app.connect("build-finished", copy_pictures)
     app.connect("autodoc-process-docstring", add_formula)

@@ -46,6 +46,12 @@ def version_of(path: Path) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()[:VERSION_LENGTH]
 
 
+def title_of(page: Path) -> str:
+    """Return the title of a page: its first heading, or its name if it has none."""
+    title = re.search(r"^# (.+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return title[1].strip() if title else page.name
+
+
 @dataclass(frozen=True)
 class Translation:
     """A translated page and its original.
@@ -68,7 +74,7 @@ class Translation:
     def notice(self) -> str:
         """Return the sentence that links the original, as a warning if the page is stale."""
         link = os.path.relpath(self.original, self.page.parent)
-        return (_STALE_NOTICE if self.is_stale else _NOTICE).format(name=self.original.name, link=link)
+        return (_STALE_NOTICE if self.is_stale else _NOTICE).format(name=title_of(self.original), link=link)
 
     def differences(self) -> list[str]:
         """Return what differs from the original, links that pass a translation by, and faults of typography.

@@ -8,6 +8,7 @@ from statistics import NormalDist, median, stdev
 
 import pytest
 
+from tests.handbook.questions import PAGE, Question, questions
 from thalweg.comparison import parse
 from thalweg.comparison.planning.adaptive.candidates import OPENED_AFTER
 from thalweg.registry import RULES, WRAPPERS
@@ -225,69 +226,18 @@ def test_the_summary_counts_who_is_near_the_best() -> None:
 
 # --- Questions ---
 
-QUESTION = re.compile(
-    r"^(\d+)\. \*\*(.+?)\*\*\s+Asked in (.+?)\.\s+→ (.+?): \"(.+?)\"$", flags=re.MULTILINE | re.DOTALL
-)
-
-
-def questions() -> list[tuple[int, str, str, str, str]]:
-    """Number, question, threads, links to answers, and the quotation of the page that answers."""
-    text = (DOCS / "questions.md").read_text()
-    return [(int(number), *parts) for number, *parts in QUESTION.findall(text)]
-
-
-def clicks() -> dict[Path, int]:
-    """The least number of clicks from the home of the handbook to each page, by links and tables of contents."""
-    home = DOCS / "index.md"
-    distance, queue = {home: 0}, [home]
-    for page in queue:
-        for target in links(page):
-            if target not in distance:
-                distance[target] = distance[page] + 1
-                queue.append(target)
-    return distance
-
-
-def links(page: Path) -> list[Path]:
-    """The pages that a page links to, in its text or in a table of contents."""
-    text = page.read_text()
-    entries = [
-        re.sub(r".*<(.*)>", r"\1", line.strip())
-        for toctree in re.findall(r"```{toctree}\n(.*?)```", text, flags=re.DOTALL)
-        for line in toctree.splitlines()
-        if line.strip() and not line.startswith(":")
-    ]
-    listed = [path for entry in entries for path in sorted(page.parent.glob(f"{entry}.md"))]
-    inline = [page.parent / target.partition("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", text)]
-    return [path.resolve() for path in [*listed, *inline] if path.suffix == ".md" and path.exists()]
-
 
 def test_thirty_questions_have_threads_and_are_numbered() -> None:
     asked = questions()
-    text = (DOCS / "questions.md").read_text()
-    assert len(asked) == len(re.findall(r"^\d+\. ", text, flags=re.MULTILINE)) >= 30
-    assert [number for number, *_ in asked] == [*range(1, len(asked) + 1)]
-    assert len({question for _, question, *_ in asked}) == len(asked)
-    for _, question, threads, _, _ in asked:
-        addresses = re.findall(r"\]\((https://[^)]+)\)", threads)
-        assert addresses, question
-        assert all(re.search(r"/(issues|pull|t)/", address) for address in addresses), question
+    assert len(asked) == len(re.findall(r"^\d+\. ", PAGE.read_text(), flags=re.MULTILINE)) >= 30
+    assert [question.number for question in asked] == [*range(1, len(asked) + 1)]
+    assert len({question.text for question in asked}) == len(asked)
+    for question in asked:
+        assert question.threads, question.text
+        assert all(re.search(r"^https://.*/(issues|pull|t)/", address) for address in question.threads), question.text
 
 
-@pytest.mark.parametrize("number", range(len(questions())))
-def test_the_page_answers_the_question_within_three_clicks(number: int) -> None:
-    _, question, _, answers, phrase = questions()[number]
-    pages = [(DOCS / target.partition("#")[0]).resolve() for target in re.findall(r"\]\(([^)]+)\)", answers)]
-    assert pages, question
-    distance = clicks()
-    for page in pages:
-        assert page.exists(), page
-        assert distance.get(page, 99) <= 3, page
-    assert any(" ".join(phrase.split()) in words_of(page) for page in pages), phrase
-
-
-def test_clicks_are_counted_along_links() -> None:
-    distance = clicks()
-    assert distance[DOCS / "index.md"] == 0
-    assert distance[DOCS / "choosing" / "index.md"] == 1
-    assert distance[DOCS / "diagnosis" / "causes" / "plateau.md"] == 2
+@pytest.mark.parametrize("question", questions(), ids=lambda question: question.number)
+def test_the_quotation_is_on_the_page_that_answers(question: Question) -> None:
+    pages = [DOCS / answer.partition("#")[0] for answer in question.answers]
+    assert any(question.phrase in words_of(page) for page in pages), question.phrase

@@ -11,6 +11,8 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 import thalweg
+from tests.handbook.clicks import clicks_from, clicks_to, links_of
+from tests.handbook.questions import questions
 from tests.pages import needs_browser, open_browser, open_tab
 from thalweg import comparison, errors, optim, rules, tasks, testing, trajectories
 
@@ -55,6 +57,10 @@ def test_the_pages_show_formulas_and_link_every_module(
     for module in PUBLIC_MODULES:
         assert module.__name__ in index
     assert thalweg.__version__ in index
+    page = (reference / "testing.html").read_text()
+    text = re.sub(r"<pre>.*?</pre>|<[^>]*>", "", page, flags=re.DOTALL)
+    assert " – " in text  # between a parameter and its description
+    assert " -- " not in text
 
 
 def hrefs(page: Path) -> list[str]:
@@ -79,6 +85,37 @@ def test_every_link_within_the_pages_leads_to_a_place_that_exists(
             assert target.exists(), f"{page.relative_to(folder)}: {link}"
             if parts.fragment and target in ids:
                 assert parts.fragment in ids[target], f"{page.relative_to(folder)}: {link}"
+
+
+@pytest.mark.parametrize("start", ["docs/index", "README"])
+def test_each_question_is_answered_within_three_clicks(
+    build: tuple[Path, subprocess.CompletedProcess[str]], start: str
+) -> None:
+    """Without the page of questions, the search, and what is folded in the sidebar."""
+    folder = build[0].resolve()
+    docs = folder / "docs"
+    distance = clicks_from(folder / f"{start}.html", docs / "questions.html")
+    assert distance[docs / "choosing" / "index.html", ""] == 1
+    assert not any(page == docs / "questions.html" for page, _ in distance)
+    far = {}
+    for question in questions():
+        for answer in question.answers:
+            path, _, anchor = answer.partition("#")
+            clicks = clicks_to(((docs / path).with_suffix(".html"), anchor), distance)
+            if clicks > 3:
+                far[answer] = clicks
+    assert far == {}
+
+
+def test_a_link_within_the_handbook_says_in_words_where_it_leads(
+    build: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    """Not "here", and no path: a reader who scans a page sees its links alone. Names such as SECURITY.md are words."""
+    folder, _ = build
+    mute = re.compile(r"((click )?here|this( page)?|link)|.*[/a-z]\.(md|rst|html)", flags=re.IGNORECASE)
+    for page in (folder / "docs").rglob("*.html"):
+        words = [link.words for link in links_of(page) if link.part == "text" and not re.match("[a-z]+:", link.href)]
+        assert [text for text in words if mute.fullmatch(text) and not text.partition(".")[0].isupper()] == [], page
 
 
 # External links have one of these forms; a new site is added here with the form of its stable addresses.
@@ -118,12 +155,31 @@ def test_a_page_names_its_language(
     assert f'lang="{language}"' in (folder / "docs" / f"{page}.html").read_text().partition("<head")[0]
 
 
+@pytest.mark.parametrize("name", ["index", "start", "optimizers/rules/adam"])
+def test_the_frame_of_a_chinese_page_is_chinese(
+    build: tuple[Path, subprocess.CompletedProcess[str]], name: str
+) -> None:
+    folder, _ = build
+    page = (folder / "docs" / "zh" / f"{name}.html").read_text()
+    captions = re.findall(r'caption-text">([^<]*)', page)
+    assert captions[0] == "中文页面"
+    assert len(captions) == 4
+    titles = re.findall(r'<li class="toctree-l1[^"]*"><a [^>]*>([^<]*)</a>', page)
+    assert [text for text in [*captions, *titles] if not re.search(r"[\u4e00-\u9fff]", text)] == []
+    assert len(titles) == 16
+    frame = page.partition('<div class="content">')[0]
+    assert 'placeholder="搜索"' in frame
+    assert "本页目录" in page
+    assert "On this page" not in page
+    assert "中文页面" not in (folder / "docs" / "start.html").read_text()
+
+
 @needs_browser
 def test_chinese_pages_have_fonts_and_distances_of_their_own(
     build: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> None:
     script = """() => {
-        const [body, text, table, code] = ["body", "article p", "article td", "article pre"].map(
+        const [body, text, table, code] = ["body", "article section > p", "article td", "article pre"].map(
             place => getComputedStyle(document.querySelector(place)));
         const relative = style => parseFloat(style.lineHeight) / parseFloat(style.fontSize);
         return {fonts: body.fontFamily, text: relative(text), table: relative(table), code: relative(code),

@@ -79,7 +79,7 @@ def test_the_version_is_the_hash_of_git() -> None:
 def test_a_page_that_follows_its_original_is_current(page: Path, tmp_path: Path) -> None:
     assert translations.report(tmp_path) == "current  docs/zh/steps.md"
     text = translations.with_notice(page, page.read_text(encoding="utf-8"), tmp_path)
-    assert "# 步数\n\n本页译自英文页面 [steps.md](../steps.md)。\n\n1,000" in text
+    assert "# 步数\n\n本页译自英文页面 [Steps](../steps.md)。\n\n1,000" in text
     assert "warning" not in text
 
 
@@ -92,7 +92,7 @@ def test_a_page_whose_original_changed_is_reported_and_says_so(page: Path, tmp_p
         "         when it is translated: python docs/translations.py --accept docs/zh/steps.md",
     ]
     text = translations.with_notice(page, page.read_text(encoding="utf-8"), tmp_path)
-    assert "# 步数\n\n```{admonition} 译文待更新\n:class: warning\n\n英文页面 [steps.md](../steps.md)" in text
+    assert "# 步数\n\n```{admonition} 译文待更新\n:class: warning\n\n英文页面 [Steps](../steps.md)" in text
     translations.accept(page, tmp_path)
     assert translations.report(tmp_path) == "current  docs/zh/steps.md"
 

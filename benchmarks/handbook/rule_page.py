@@ -57,6 +57,13 @@ class Subject:
         """The contender of the example: that of the shortlist, else the first."""
         return next((contender for contender in self.contenders if contender.name in SHORTLIST), self.contenders[0])
 
+    @property
+    def drawn(self) -> str:
+        """The words for the contender whose paths the picture shows: the rule, unless that has settings of its own."""
+        if self.is_wrapper:
+            return f"{self.kind.__name__} around Adam"
+        return self.kind.__name__ if self.main.name == self.name else self.main.about.partition(" (")[0]
+
     @cached_property
     def explanation(self) -> Explanation:
         """The description of the rule at its defaults."""
@@ -358,16 +365,16 @@ def _paths(subject: Subject) -> str:
         for surface, title in _SURFACES.items()
     )
     chosen = "The rates are those of a grid whose paths end lowest." if drawn["rosenbrock"]["chosen"] else ""
-    *first, last = dict.fromkeys((subject.kind.__name__, "gradient descent", "AdamW"))  # AdamW's own page names it once
-    alt = f"Paths of {', '.join(first)} and {last} on Rosenbrock's function and on a quadratic"
-    around = ", around Adam" if subject.is_wrapper else ""
+    beside = " and ".join(name for name in ("gradient descent", "AdamW") if name != subject.drawn)
+    alt = f"Paths of {subject.drawn} on Rosenbrock's function and on a quadratic, beside {beside} (dashed)"
     note = (
         "A surface of two parameters shows how a rule moves, not how well it trains a network. "
         "`thalweg show` draws others."
     )
     return (
         f"![{alt}](../../images/rules/{subject.name}.webp)\n\n"
-        f"{paths}{around}. The circle is the start, the star the minimum. {chosen} {note}".replace("  ", " ")
+        f"{subject.drawn}: {paths}. Dashed: {beside}, for comparison. The circle is the start, the star the minimum. "
+        f"{chosen} {note}".replace("  ", " ")
     )
 
 

@@ -124,10 +124,10 @@ def test_a_task_trains_with_the_optimizer_that_is_named(calls: list[dict[str, An
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["mine.py"], "written path/to/file.py:name, got no name. Add :training."),
+        (["mine.py"], "written path/to/file.py:name, got no name. Write mine.py:"),
         (["mine.py:trainin"], "must define 'trainin', and does not. Did you mean train"),
         (["mine.py:train"], "a function training(seed) that returns a thalweg.Training, or a thalweg.Task, got a fu"),
-        (["mine.py:number"], "or a thalweg.Task, got int. Return the model"),
+        (["mine.py:number"], "or a thalweg.Task, got int. Write def training(seed)"),
         (["nowhere.py:training"], "the file must exist"),
         (["digit"], "Did you mean digits"),
         (["mine.py:training", "--with", "adam"], "--with is for a task."),

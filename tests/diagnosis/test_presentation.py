@@ -32,6 +32,16 @@ def test_an_improvement_that_is_no_difference_of_the_means_says_how_it_counts() 
     )
 
 
+def test_an_interval_above_zero_that_does_not_verify_a_cure_says_why() -> None:
+    cure = diagnoses.vanishing().cure
+    assert cure is not None
+    unsure = replace(cure, verified=False, low=0.01, high=0.3)
+    *_, sure = cure_sentences(diagnoses.vanishing(), unsure)
+    assert sure.startswith("Not verified: it is likely to work, but the interval alone is no proof.")
+    *_, sure = cure_sentences(diagnoses.vanishing(), replace(unsure, low=-0.01))
+    assert sure == "Not verified: these seeds do not show that it works. More seeds may."
+
+
 def test_the_summary_of_a_sick_training_is_this_text() -> None:
     assert str(replace(diagnoses.vanishing(), caution="Two changes were not tried.")) == (
         "mine.py:training fails: gradients vanish over depth.\n"

@@ -55,6 +55,26 @@ def test_a_page_has_all_parts_and_its_picture(name: str) -> None:
     assert not picture.exists() or picture.stat().st_size < 60_000
 
 
+@pytest.mark.parametrize(
+    ("name", "drawn"),
+    [
+        ("sgd", "SGD with momentum"),
+        ("lion", "Lion"),
+        ("adam", "Adam"),
+        ("adamw", "AdamW"),
+        ("cautious", "Cautious around Adam"),
+    ],
+)
+def test_the_words_beside_a_picture_name_the_contender_that_it_draws(name: str, drawn: str) -> None:
+    contender = pictures.contender_of(name)
+    assert contender == {"sgd": "momentum", "cautious": "cautious(adam)"}.get(name, name)
+    text = (PAGES / f"{name}.md").read_text().partition("## Paths\n")[2].partition("\n## ")[0]
+    references = "gradient descent" if name == "adamw" else "gradient descent and AdamW"
+    assert f"![Paths of {drawn} on Rosenbrock's function and on a quadratic, beside {references} (dashed)]" in text
+    assert f"\n{drawn}: 200 steps at a learning rate of " in text
+    assert f"Dashed: {references}, for comparison." in text
+
+
 @pytest.mark.parametrize("name", ["sgd", "lion"])
 def test_the_record_of_paths_is_that_of_the_rule(name: str) -> None:
     recorded = json.loads(pictures.RECORD.read_text())["rules"][name]

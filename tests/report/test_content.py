@@ -10,12 +10,13 @@ from types import SimpleNamespace
 import pytest
 
 from thalweg.comparison import Comparison
+from thalweg.comparison.presentation.overview import compared_value
 from thalweg.comparison.results import environment
 from thalweg.comparison.results.storage.rows import DamagedRowError
 from thalweg.comparison.results.storage.trials import trial_of_values, values_of_trial
 from thalweg.comparison.results.summary import RangeEdge
 from thalweg.report.certainty import how_sure
-from thalweg.report.charts.comparison import curve_charts, learning_rate_chart, split_sentences
+from thalweg.report.charts.comparison import curve_charts, learning_rate_chart, split_sentences, value_chart
 from thalweg.report.charts.search import budget_chart, budget_curves, half_search_sentences, pruned_rows
 from thalweg.report.contender_findings import findings_of
 from thalweg.report.raw_numbers import raw_numbers, size_of
@@ -46,6 +47,39 @@ def with_verdict(measured: Comparison, finished: str | None = "now", **changes: 
 )
 def test_the_heading_says_how_sure_the_verdict_is(measured: Comparison, changes: dict, text: str) -> None:
     assert how_sure(with_verdict(measured, **{"recommended": None} | changes)).startswith(text)
+
+
+@pytest.mark.parametrize(
+    ("raced", "unraced", "text"),
+    [
+        (["a", "b", "c"], [], "Sure: all 2 rivals that raced are shown to be worse, over 5 seeds."),
+        (["a", "b", "c"], ["d"], "Sure: all 2 rivals that raced are shown to be worse, over 5 seeds."),
+        (["a", "b"], ["c", "d"], "Sure: the one rival that raced is shown to be worse, over 5 seeds."),
+        (["a", "b"], [], "Sure: its rival is shown to be worse, over 5 seeds."),
+    ],
+)
+def test_the_heading_counts_the_rivals_that_raced(
+    measured: Comparison, raced: list[str], unraced: list[str], text: str
+) -> None:
+    shown = with_verdict(measured, settled="best", recommended=None)
+    scores = dict.fromkeys(raced, [0.0] * 5) | {name: [] for name in unraced}
+    shown.findings = SimpleNamespace(race=replace(measured.findings.race, scores=scores, unraced=unraced))
+    assert how_sure(shown) == text
+
+
+def test_the_chart_of_values_shows_those_of_the_table(measured: Comparison) -> None:
+    """The leader's value over further seeds is another number, with an interval that would not overlap the same."""
+    names = [summary.name for summary in measured.contenders]
+    chart = value_chart(measured, {name: k for k, name in enumerate(names)})
+    assert chart is not None
+    shown = {series.name: series.points[0] for series in chart.views[0].series}
+    values = {summary.name: compared_value(summary, measured.plan) for summary in measured.contenders}
+    assert [*shown] == names
+    for name, value in values.items():
+        assert shown[name].y == pytest.approx(value.mean)
+        assert value.count == 1 or shown[name].low == pytest.approx(value.low)
+    leader = measured.contenders[0]
+    assert leader.value.mean != pytest.approx(shown[leader.name].y, rel=1e-6)
 
 
 def test_the_budget_follows_the_order_of_an_adaptive_search(measured: Comparison) -> None:

@@ -317,6 +317,8 @@ LOADER = DataLoader(TensorDataset(INPUTS, LABELS), batch_size=8)
         ({"data": thrice(TensorDataset(INPUTS[:0], LABELS[:0]))}, r"got lengths \[0, 0\]", ""),
         ({"data": thrice([INPUTS, INPUTS])}, "a list of tensors, which may be either", "Pass a tuple"),
         ({"data": LOADER}, "got one DataLoader", "thalweg.Splits(train, validation, test)"),
+        ({"data": (LOADER, LOADER)}, "got a tuple of DataLoader, DataLoader", "with None for a test set"),
+        ({"data": None}, "hold inputs and a target, got a task without data", "Pass data to the task"),
         ({"data": (np.array([["a"]] * COUNT), LABELS)}, "part 0 of the whole split .* no numbers", "Encode text"),
         ({"data": ([[1.0], [1.0, 2.0]] * 20, LABELS)}, "rows of different lengths", "pad sequences"),
         ({"data": thrice([1.0, 2.0])}, "a loader must yield batches, .* got float", "DataLoader makes batches"),
@@ -324,7 +326,7 @@ LOADER = DataLoader(TensorDataset(INPUTS, LABELS), batch_size=8)
         ({"loss": lambda model, batch: loss_of_own(model, batch).item()}, "0-d tensor, got float", "loss itself"),
         ({"loss": lambda model, batch: model(batch[0])}, r"0-d tensor, got shape \(24, 3\)", "Take the mean"),
     ],
-    ids=map(str, range(30)),
+    ids=map(str, range(32)),
 )
 def test_a_border_that_cannot_be_crossed_names_the_line_and_the_remedy(
     parts: dict[str, Any], message: str, remedy: str, monkeypatch: pytest.MonkeyPatch

@@ -11,6 +11,7 @@ from torch import nn
 import thalweg
 from thalweg.errors import KeywordError, SettingError, TaskError, UnknownNameError
 from thalweg.tasks import BUILT_IN, Splits, Task, TrainingFunction, as_task, load, split_at_random
+from thalweg.tasks.catalogue import load_training
 from thalweg.tasks.data import epochs_of_indices
 
 
@@ -133,7 +134,7 @@ def test_unknown_tasks_and_settings_name_the_nearest() -> None:
 def test_a_file_that_cannot_be_used_says_why(tmp_path: Path) -> None:
     with pytest.raises(TaskError, match=r"nowhere.py: the file must exist, got no such file"):
         load(f"{tmp_path}/nowhere.py:task")
-    with pytest.raises(TaskError, match=r"written path/to/file.py:name, got no name"):
+    with pytest.raises(TaskError, match=r"mine.py: the file must exist"):
         load("mine.py")
     broken = write(tmp_path, "import no_such_module_at_all")
     with pytest.raises(TaskError, match="the file must import, got ModuleNotFoundError: No module named 'no_such"):
@@ -148,6 +149,24 @@ def test_a_file_that_cannot_be_used_says_why(tmp_path: Path) -> None:
         load(f"{plain}:number")
     with pytest.raises(TaskError, match=r"must take \(make_optimizer, report\), or also device, got \(a\)"):
         load(f"{plain}:odd")
+
+
+def test_a_file_without_a_name_is_answered_with_the_names_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, "def train(make_optimizer, report): ...\ndef training(seed): ...\ndef other(a): ...\n")
+    with pytest.raises(
+        TaskError, match=r"mine.py: a task in a file is written .*, got no name. Write mine.py:train\.$"
+    ):
+        load("mine.py")
+    with pytest.raises(TaskError, match=r"a training in a file .*, got no name. Write mine.py:training\.$"):
+        load_training("mine.py")
+    with pytest.raises(UnknownNameError, match=r"got 'mine:train'. Did you mean mine.py:train\?"):
+        load("mine:train")
+    write(tmp_path, "number = 3\n")
+    with pytest.raises(TaskError, match=r"got no name. Add the name, say :task\.$"):
+        load("mine.py")
 
 
 def test_an_error_in_the_users_file_names_the_line(tmp_path: Path) -> None:

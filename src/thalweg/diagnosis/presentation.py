@@ -241,12 +241,18 @@ def cure_sentences(diagnosis: DiagnosisFacts, cure: Cure) -> list[str]:
         differences = [after - before for before, after in zip(cure.before, cure.after, strict=True)]
         if not math.isclose(sum(differences) / len(differences), cure.difference, rel_tol=0.01):
             first += " In this average, a run that ends worse than an untrained model counts as an untrained model."
-    sure = (
-        "Verified: on fresh seeds the improvement is more than chance."
-        if cure.verified
-        else "Not verified: these seeds do not show that it works. More seeds may."
-    )
-    return [first, sure]
+    return [first, _how_sure(cure)]
+
+
+def _how_sure(cure: Cure) -> str:
+    if cure.verified:
+        return "Verified: on fresh seeds the improvement is more than chance."
+    if cure.low > 0:  # the interval is of one look at the seeds, and at the level of 95 %
+        return (
+            "Not verified: it is likely to work, but the interval alone is no proof. The seeds were looked at twice, "
+            "and by a stricter test they do not suffice. More seeds may."
+        )
+    return "Not verified: these seeds do not show that it works. More seeds may."
 
 
 def replay_result(replay: Replay) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from thalweg.diagnosis.time_limit import TimeLimitExceeded, time_limit
-from thalweg.errors import DiagnosisError
+from thalweg.errors import DiagnosisError, TaskError
 from thalweg.tasks.training import Training
 from thalweg.tasks.user_code import describe, line_of, line_of_error, remedy_of
 
@@ -71,7 +71,7 @@ class TrainingSource:
                 "Look for an endless loop, or pass a larger budget.",
                 line_of_error(error),
             ) from None
-        except DiagnosisError:
+        except (DiagnosisError, TaskError):  # a task says by itself what it lacks
             raise
         except (Exception, SystemExit) as error:
             raise self.error(

@@ -88,10 +88,32 @@ def load(spec: str) -> Task | TrainingFunction:
     if path.endswith(".py"):
         return _from_file(Path(path), name)
     if spec.endswith(".py"):
-        raise TaskError(f"{spec}: a task in a file is written path/to/file.py:name, got no name. Add, say, :task.")
+        raise _no_name(Path(spec), "task", lambda value: isinstance(value, Task) or _is_training_function(value))
     raise UnknownNameError(
-        f"thalweg: a task must be built in or path/to/file.py:name, got {spec!r}. {nearest(head, BUILT_IN)}"
+        f"thalweg: a task must be built in or path/to/file.py:name, got {spec!r}. {_near_task(head, tail)}"
     )
+
+
+def _near_task(head: str, tail: str) -> str:
+    """Return a question with the file that lacks its suffix, or advice with built-in names."""
+    file = Path(f"{head}.py")
+    return f"Did you mean {file}:{tail or 'NAME'}?" if file.is_file() else nearest(head, BUILT_IN)
+
+
+def _is_training_function(value: object) -> bool:
+    return inspect.isfunction(value) and "make_optimizer" in inspect.signature(value).parameters
+
+
+def _is_diagnosed(value: object) -> bool:
+    """Return whether a value of a file can be diagnosed, as far as its name and kind tell."""
+    return isinstance(value, Task) or (inspect.isfunction(value) and [*inspect.signature(value).parameters] == ["seed"])
+
+
+def _no_name(path: Path, kind: str, is_meant: Callable[[object], bool]) -> TaskError:
+    """Return the error about a file without a name, with the names in it that are meant."""
+    meant = [f"{path}:{name}" for name, value in vars(module_of_file(path)).items() if is_meant(value)]
+    advice = f"Write {' or '.join(meant)}." if meant else f"Add the name, say :{kind}."
+    return TaskError(f"{path}: a {kind} in a file is written path/to/file.py:name, got no name. {advice}")
 
 
 def _built_in(name: str, text: str) -> Task:
@@ -186,11 +208,11 @@ def load_training(spec: str) -> Task | Callable[[int], Training]:
     """
     path, _, name = spec.rpartition(":")
     if spec.endswith(".py"):
-        raise TaskError(f"{spec}: a training in a file is written path/to/file.py:name, got no name. Add :training.")
+        raise _no_name(Path(spec), "training", _is_diagnosed)
     value = _value_in_file(Path(path), name) if path.endswith(".py") else load(spec)
     if isinstance(value, Task):
         return _with_source(value, f"{Path(path).stem}:{name}", "") if path.endswith(".py") else value
-    if inspect.isfunction(value) and "make_optimizer" not in inspect.signature(value).parameters:
+    if inspect.isfunction(value) and not _is_training_function(value):
         return value
     raise task_error(
         spec,
@@ -200,7 +222,8 @@ def load_training(spec: str) -> Task | Callable[[int], Training]:
         else f"the class {value.__name__}"
         if inspect.isclass(value)
         else type(value).__name__,
-        "Return the model, the optimizer, the batches and the loss of your loop as thalweg.Training(...).",
+        "Write def training(seed): make the model, the optimizer and the batches of your loop, and return "
+        "thalweg.Training(model, optimizer, batches, loss_fn).",
         where=line_of(value) if callable(value) else "",
     )
 

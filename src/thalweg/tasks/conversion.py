@@ -56,6 +56,13 @@ class Conversion(NamedTuple):
 
     def _split_whole(self, data: Any) -> Splits:
         """Return a random split of whole data."""
+        if isinstance(data, DataLoader) or _is_several_loaders(data):
+            raise self._error(
+                "data must be a tuple of tensors, a dataset or Splits",
+                _type_of(data),
+                "Pass loaders as thalweg.Splits(train, validation, test), with None for a test set that you do not "
+                "have. To have one set divided 60/20/20, pass its dataset in place of the loader.",
+            )
         tensors = self._tensors("whole", tuple(data) if isinstance(data, list) else data)
         if tensors is not None:
             self._check_count(len(tensors[0]))
@@ -73,7 +80,7 @@ class Conversion(NamedTuple):
         raise self._error(
             "data must be a tuple of tensors, a dataset or Splits",
             _type_of(data),
-            "Pass three loaders as thalweg.Splits(train, validation, test).",
+            "Pass three iterables of batches as thalweg.Splits(train, validation, test).",
         )
 
     def _check_count(self, count: int) -> None:
@@ -189,6 +196,10 @@ def _is_dataset(value: Any) -> bool:
     """Return True for a dataset of torch's, or an object with its methods that is not a collection."""
     has_methods = hasattr(value, "__getitem__") and hasattr(value, "__len__")
     return isinstance(value, Dataset) or (has_methods and not isinstance(value, Iterable | Mapping))
+
+
+def _is_several_loaders(value: Any) -> bool:
+    return isinstance(value, tuple | list) and any(isinstance(part, DataLoader) for part in value)
 
 
 def _is_list_of_arrays(value: Any) -> bool:

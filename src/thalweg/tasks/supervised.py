@@ -94,10 +94,12 @@ class Supervised:
                 f"a dict with the keys {', '.join(map(repr, keys))}",
                 f"Write the loss as a function: lambda model, batch: {self._name}(model({first}), {last}), say.",
             )
+        if not batch:
+            raise self._error("a batch must hold inputs and a target", "a task without data", "Pass data to the task.")
         if len(batch) < 2:
             raise self._error(
                 "a batch must hold inputs and a target",
-                f"{len(batch)} tensor" + ("" if len(batch) == 1 else "s"),
+                "1 tensor",
                 f"Write the loss as a function: lambda model, batch: {self._name}(model(batch[0]), batch[0]), say.",
             )
         return tuple(batch)

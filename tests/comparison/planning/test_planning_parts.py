@@ -21,6 +21,8 @@ from thalweg.tasks import seeded
     [
         ("90s", Budget(seconds=90.0)),
         ("2m", Budget(seconds=120.0)),
+        ("2 min", Budget(seconds=120.0)),
+        ("90sec", Budget(seconds=90.0)),
         ("1.5h", Budget(seconds=5400.0)),
         ("16trials", Budget(trials=16)),
         ("1 trial", Budget(trials=1)),

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
@@ -13,6 +14,10 @@ from torch import nn
 import thalweg
 from thalweg import statistics
 from thalweg.cli.main import cli
+from thalweg.comparison.presentation.overview import text_of
+from thalweg.comparison.protocol.race import Race
+from thalweg.comparison.results.terms import Terms
+from thalweg.comparison.results.verdict import RunState, _separation
 from thalweg.errors import BudgetError
 
 
@@ -116,6 +121,30 @@ def test_a_value_with_lost_seeds_is_marked_as_a_bound(tmp_path: Path) -> None:
     assert comparison.to_json()["contenders"][0]["bound"] is True
 
 
+def test_a_comparison_in_which_every_training_is_lost_says_so_once() -> None:
+    comparison = thalweg.compare(ending(lambda _: math.nan), ["sgd", "adam"], budget="4trials")
+    assert comparison.verdict.text == (
+        "Each contender was lost (diverged or failed) on all of its seeds. No contender is recommended. "
+        "If every optimizer fails, the cause is another one: ask thalweg doctor."
+    )
+    assert not any("ended no better" in caution for caution in comparison.cautions)
+    assert "reaches –" not in text_of(comparison)
+    one_works = ending(lambda luck: math.nan if luck < 0.4 else 0.5)
+    assert "ask thalweg doctor" not in thalweg.compare(one_works, ["sgd"], budget="40trials").verdict.text
+
+
+def test_a_single_contender_that_is_shown_to_be_worse_is_named() -> None:
+    scores = {"best": [0.0], "second": [1.0], "third": [1.0]}
+    completed = {name: [True] for name in scores}
+    race = Race(scores, completed, [["second"], ["third"]], ["best"], ["best"], "best", "best", None, ["last"])
+    terms = Terms("reaches", settings="the 9 settings searched")
+    text = " ".join(_separation(race, "best", terms, RunState()))
+    assert text.startswith("The others that raced, each at the best of the 9 settings searched, are shown to be worse.")
+    alone = replace(race, dropped=[[], ["second"]])
+    text = " ".join(_separation(alone, "best", terms, RunState()))
+    assert text.startswith("second, at the best of the 9 settings searched, is shown to be worse. last did worse")
+
+
 def test_nothing_is_recommended_if_no_contender_does_better_than_untrained(tmp_path: Path) -> None:
     comparison = thalweg.compare(overfitted(), ["sgd", "adam"], budget="60trials")
     untrained = comparison.plan.scale.untrained["test"]
@@ -127,6 +156,7 @@ def test_nothing_is_recommended_if_no_contender_does_better_than_untrained(tmp_p
         "training did not help on new data."
     )
     assert "within 3 %" not in verdict.text
+    assert verdict.text.endswith("If every optimizer fails, the cause is another one: ask thalweg doctor.")
     assert verdict.headline in comparison.report(tmp_path / "report.html").read_text()
 
 

@@ -22,9 +22,9 @@ MOST_SECONDS = 366 * 24 * 3600.0  # a year
 MOST_TRIALS = 1_000_000  # of a contender; more would not end, and take long to count
 PROPOSAL_S = 0.4  # a model takes this long for a setting it proposes to a study
 MIN_STUDIES = 2  # one study has no spread by which a difference could be judged
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}  # by the first letter
 # Numbers of at most 15 digits: more are no budget of anything.
-_TIME = re.compile(r"(\d{1,15}(?:\.\d{1,15})?)\s*([smh])")
+_TIME = re.compile(r"(\d{1,15}(?:\.\d{1,15})?)\s*(s|sec|m|min|h)")
 _TRIALS = re.compile(r"(?:(\d{1,15})\s*x\s*)?(\d{1,15})\s*trials?")
 _WORK = re.compile(r"(\d{1,15})\s*(steps|passes)")
 
@@ -110,7 +110,7 @@ def parse(text: str | None) -> Budget:
         return DEFAULT
     text = text.strip().lower() if isinstance(text, str) else repr(text)
     if (match := _TIME.fullmatch(text)) and float(match[1]) > 0:
-        seconds = float(match[1]) * _UNITS[match[2]]
+        seconds = float(match[1]) * _UNITS[match[2][0]]
         if seconds > MOST_SECONDS:
             raise BudgetError(f"thalweg: a budget must be at most {MOST_SECONDS / 3600:,.0f}h, got {text}.")
         return Budget(seconds=seconds)

@@ -146,6 +146,8 @@ def _earlier(comparison: FinishedComparison) -> Iterator[str]:
         earlier = [summary for summary in rivals if stage not in (own, "") and _stage_of(summary) == stage]
         if earlier:
             value = estimate_over_seeds([trial for _, trial in earlier[0].beside_leader], comparison.plan)
+            if not math.isfinite(value.mean):  # lost on all of them
+                continue
             names = ", ".join(summary.name for summary in earlier)
             yield f"On {words}, beside {names}, {leader.name} reaches {format_estimate(value)}."
 

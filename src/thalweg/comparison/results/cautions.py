@@ -186,8 +186,8 @@ def _no_influence(record: ComparisonRecord, summaries: Sequence[Summary]) -> Ite
     same = _same_loss(searched, split)
     if same is not None:
         yield (
-            f"All {len(searched)} settings gave the same {measured}, {same:.4g}: the "
-            "optimizer has no influence. Check that its step is taken, on the parameters that are measured."
+            f"All {len(searched)} settings gave the same {measured}, {same:.4g}: the optimizer has no influence. Check "
+            "that its step is taken, on the parameters that are measured, or ask thalweg doctor."
         )
         return
     for summary in summaries:
@@ -314,8 +314,8 @@ def _few_test_examples(record: ComparisonRecord, leader: Summary) -> Iterator[st
 
 
 def _no_improvement(record: ComparisonRecord, summaries: Sequence[Summary], untrained_name: str) -> Iterator[str]:
-    if record.plan.target is not None:
-        return
+    if record.plan.target is not None or all(summary.value.lost == summary.value.count for summary in summaries):
+        return  # the verdict says so
     untrained = record.plan.scale.untrained.get(record.plan.judged_on)
     bound = "" if untrained is None else f", {untrained:.4g},"
     for summary in summaries:

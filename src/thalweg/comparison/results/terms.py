@@ -154,8 +154,9 @@ def terms_of(record: ComparisonRecord, race: Race, summaries: Sequence[Summary])
         race: Its race.
         summaries: The results of all its contenders.
     """
+    raced = [summary for summary in summaries if summary.name not in race.unraced]
     plan, metric, untrained_name = record.plan, name_of_metric(record), name_of_untrained(record)
-    settings, advantage = _searched_settings(summaries), _advantage(record, race)
+    settings, advantage = _searched_settings(raced), _advantage(record, race)
     margin = _margin(record, race, summaries)
     if plan.target is not None:
         results = [trial.result for summary in summaries for trial in summary.trials["search"]]

@@ -113,7 +113,13 @@ def judge(findings: Findings, values: Mapping[str, Estimate], terms: Terms, stat
         terms.untrained is not None and 2 * value.lost <= value.count and not value.is_improvement(terms.untrained)
     )
     if unimproved or race.recommended is None:
-        text = _unimproved_text(leader, values, terms) if unimproved else terms.no_target or _lost_text(race, terms)
+        text = (
+            _unimproved_text(leader, values, terms)
+            if unimproved
+            else terms.no_target or _lost_text(race, values, terms)
+        )
+        if not terms.no_target and all(_is_nothing_learned(value, terms) for value in values.values()):
+            text += " If every optimizer fails, the cause is another one: ask thalweg doctor."
         return Verdict(
             settled="none",
             best=None,
@@ -197,6 +203,11 @@ def _headline(race: Race, recommended: str, state: RunState) -> str:
     return f"{recommended} or {rivals[0] if len(rivals) == 1 else f'{len(rivals)} others'}: not told apart."
 
 
+def _is_nothing_learned(value: Estimate, terms: Terms) -> bool:
+    is_improvement = terms.untrained is None or value.is_improvement(terms.untrained)
+    return value.lost == value.count or not is_improvement
+
+
 def _unimproved_text(leader: str, values: Mapping[str, Estimate], terms: Terms) -> str:
     assert terms.untrained is not None
     value = values[leader]
@@ -210,11 +221,13 @@ def _unimproved_text(leader: str, values: Mapping[str, Estimate], terms: Terms) 
     )
 
 
-def _lost_text(race: Race, terms: Terms) -> str:
+def _lost_text(race: Race, values: Mapping[str, Estimate], terms: Terms) -> str:
     reasons = "diverged or failed" if terms.untrained is not None else "diverged, failed, or missed its target"
     lost = f"lost ({reasons}) on more than {percent(MAX_LOST_SHARE)} of the seeds"
     if len(race.scores) == 1:
         return f"{race.remaining[0]} was {lost}. It is not recommended."
+    if all(value.lost == value.count for value in values.values()):
+        return f"Each contender was lost ({reasons}) on all of its seeds. No contender is recommended."
     if len(race.within) == 1:
         return f"{race.within[0]} leads, but was {lost}. No contender is recommended."
     return f"{listed(race.within)} lead, but each was {lost}. No contender is recommended."
@@ -262,8 +275,13 @@ def _separation(race: Race, recommended: str, terms: Terms, state: RunState) -> 
         return [f"It was not raced against {listed(unraced, 'or')}: the budget did not suffice to show a difference."]
     left_out = f"{listed(race.unraced)} did worse before the race and did not take part." if race.unraced else ""
     if race.settled == "best":
-        subject = "The others that raced" if race.unraced else "All other contenders"
-        return [f"{subject}, each at the best of {terms.settings}, are shown to be worse.", *filter(None, [left_out])]
+        worse = [name for names in race.dropped for name in names]
+        if len(worse) == 1:
+            text = f"{worse[0]}, at the best of {terms.settings}, is shown to be worse."
+        else:
+            subject = "The others that raced" if race.unraced else "All other contenders"
+            text = f"{subject}, each at the best of {terms.settings}, are shown to be worse."
+        return [text, *filter(None, [left_out])]
     if race.settled == "within":
         near = f"{listed(race.remaining)} are shown to lie within {terms.margin} of the best"
         return [f"{near}; {recommended} {terms.advantage}.", *filter(None, [left_out])]

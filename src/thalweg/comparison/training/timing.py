@@ -253,7 +253,8 @@ def check_losses(task: Task, run: Run, when: str, splits: Sequence[str]) -> dict
                 task.name,
                 f"the {task.measured_as(split)} must be finite {when.rstrip(',')}",
                 str(losses[split]),
-                "Look at the data, the initial weights, the scale of the inputs and the loss function.",
+                "Look at the data, the initial weights, the scale of the inputs and the loss function, or let thalweg "
+                "doctor do it.",
                 where=task.line_of(part),
             )
     return losses

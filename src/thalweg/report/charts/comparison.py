@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from thalweg.comparison.planning.plan import ComparisonPlan
+from thalweg.comparison.presentation.overview import compared_value
 from thalweg.comparison.results.records import ComparisonRecord, TrialRecord
 from thalweg.comparison.results.scoring import loss_of, measured_value
 from thalweg.comparison.results.summary import Summary
@@ -68,14 +69,15 @@ def numbers_of(trainings: Sequence[TrialRecord]) -> dict[object, int]:
 def value_chart(results: Results, colours: Mapping[str, int]) -> Chart | None:
     """Return the value of each contender with its interval, the best on top; None if none is known.
 
-    If the optimum is known, the chart shows distances to it.
+    Values are those of the table, over the seeds on which contenders are compared: the intervals of other seeds would
+    seem to tell contenders apart that the verdict does not. If the optimum is known, the chart shows distances to it.
     """
     plan = results.plan
     # A time to a target has no optimum, even if the loss has.
     optimum = plan.optimum if plan.target is None else None
     series: list[Series] = []
     for summary in results.contenders:
-        value = summary.value
+        value = compared_value(summary, plan)
         if not math.isfinite(value.mean):
             continue
         low, mean, high = (distance_to_optimum(end, optimum) for end in (value.low, value.mean, value.high))
@@ -95,7 +97,7 @@ def value_chart(results: Results, colours: Mapping[str, int]) -> Chart | None:
         "intervals",
         capitalized(f"{label}, with 95 % intervals"),
         [View("", axis, rows, series, alt_of_intervals(label, series))],
-        "The grey band is the interval of the leader.",
+        "Values of the table. The grey band is the interval of the leader.",
     )
 
 
