@@ -30,7 +30,7 @@ import thalweg
 from thalweg.bench.records import machine
 from thalweg.comparison.contenders.contender import Contender, Settings
 from thalweg.comparison.contenders.named import CONTENDERS
-from thalweg.optim import keywords
+from thalweg.optim.settings import keywords
 from thalweg.rules import Range
 from thalweg.tasks import Task
 

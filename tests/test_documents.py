@@ -12,7 +12,7 @@ from click.testing import CliRunner
 import thalweg
 from cases import rules as rule_cases
 from cases import wrappers as wrapper_cases
-from tests.optim.models import ARCHITECTURES
+from tests.optim.routing.models import ARCHITECTURES
 from thalweg import optim, rules
 from thalweg.cli.main import cli
 from thalweg.registry import RULES, WRAPPERS
@@ -103,7 +103,7 @@ def test_the_records_name_no_optimizer_that_is_gone() -> None:
 def test_every_optimizer_has_a_case() -> None:
     tested = {type(case.rule) for case in [*rule_cases.CASES, *wrapper_cases.CASES]} | {
         rules.LBFGS
-    }  # tests/optim/test_lbfgs.py
+    }  # tests/optim/closures/test_lbfgs.py
     missing = sorted(kind.__name__ for kind in {*RULES.values(), *WRAPPERS.values()} - tested)
     assert not missing, f"no case for {', '.join(missing)}; add it to cases/rules.py, of a wrapper to cases/wrappers.py"
 

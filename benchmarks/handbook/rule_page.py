@@ -342,9 +342,8 @@ def _compared(subject: Subject, reference: str) -> str:
         return f"{reference}, its change of the parameters over 24 steps differs from that of an independent reference"
     name = "an independent transcription of the paper" if reference == "transcription" else f"`{reference}`"
     if subject.name == "lbfgs":
-        return (
-            f"its change of the parameters on the problems of `tests/optim/test_lbfgs.py` differs from that of {name}"
-        )
+        problems = "`tests/optim/closures/test_lbfgs.py`"
+        return f"its change of the parameters on the problems of {problems} differs from that of {name}"
     return f"at settings off their defaults, its change of the parameters over 50 steps differs from that of {name}"
 
 

@@ -42,7 +42,7 @@ DECAYS = {rules.CautiousDecay, rules.CoupledDecay, rules.DecoupledDecay, rules.F
 KINDS = [getattr(rules, name) for name in optim.__all__ if hasattr(rules, name)]
 RULES = [
     kind for kind in KINDS if kind.declared_traits.needs != "closure"
-]  # L-BFGS goes into none: tests/optim/test_lbfgs.py
+]  # L-BFGS goes into none: tests/optim/closures/test_lbfgs.py
 
 
 def why_not(outer: type[rules.Wrapper], inner: type[rules.Wrapper]) -> str | None:

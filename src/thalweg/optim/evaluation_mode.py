@@ -15,7 +15,7 @@ from torch import Tensor
 from thalweg.errors import ParameterError
 from thalweg.optim.checkpoints import TRAIN_PARAM
 from thalweg.optim.shared_memory import SharedMemory
-from thalweg.optim.state_entries import as_engine_tensor
+from thalweg.optim.state.state_entries import as_engine_tensor
 
 
 @dataclass
