@@ -10,6 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 import thalweg
+from benchmarks import table
+from benchmarks.markdown import region_names
 from cases import rules as rule_cases
 from cases import wrappers as wrapper_cases
 from tests.optim.routing.models import ARCHITECTURES
@@ -58,15 +60,21 @@ def test_the_benchmark_of_routing_knows_what_is_no_matrix() -> None:
 
 
 def test_the_tables_are_those_of_the_records_and_rules() -> None:
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        import table
-    finally:
-        sys.path.pop(0)
-    for document in table.DOCUMENTS:
+    contents = table.tables()
+    documents = table.documents()
+    for document in documents:
         text = document.read_text()
-        assert table.filled(text) == text, f"{document.name} is out of date; run: python benchmarks/table.py"
-        assert "made by benchmarks/table.py" in text
+        assert table.filled(text, contents) == text, f"{document.name} is out of date; run: python benchmarks/table.py"
+    places = {name for document in documents for name in region_names(document.read_text(), table.AUTHOR)}
+    unused = {name for name in contents.keys() - places if not name.startswith("wild_")}  # not all are on a page
+    assert not unused, "a table without a place in the documents"
+
+
+def test_a_mark_that_names_no_table_is_an_error() -> None:
+    text = "<!-- sizes: made by benchmarks/table.py -->\n<!-- /sizes -->\n"
+    assert table.filled(text, {"sizes": "| 1 |"}) == text.replace("-->\n<!-- /", "-->\n| 1 |\n<!-- /")
+    with pytest.raises(ValueError, match="a mark must name one of steps, got 'sizes'"):
+        table.filled(text, {"steps": "| 1 |"})
 
 
 @pytest.mark.parametrize("kind", [*RULES.values(), *WRAPPERS.values()], ids=lambda kind: kind.__name__)

@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+HANDBOOK = "benchmarks/handbook"  # the program that writes most pages
+
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     r"""Return a table; a bar within a cell is escaped.
@@ -24,21 +26,37 @@ def machine_text(machine: dict[str, Any]) -> str:
     return f"{machine['processor']}, {machine['threads']} threads, PyTorch {machine['torch']}, no GPU"
 
 
-def region(name: str, content: str) -> str:
-    """Return a generated region with its marks."""
-    return f"<!-- {name}: made by benchmarks/handbook -->\n{content.strip()}\n<!-- /{name} -->"
+def listed(names: Sequence[str]) -> str:
+    """Return names as an enumeration.
+
+    Example:
+        >>> listed(["AdamW", "Lion", "Muon"])
+        'AdamW, Lion and Muon'
+    """
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
 
 
-def with_region(text: str, name: str, content: str) -> str:
+def region(name: str, content: str, author: str = HANDBOOK) -> str:
+    """Return a generated region with its marks, which name the program that writes it."""
+    return f"<!-- {name}: made by {author} -->\n{content.strip()}\n<!-- /{name} -->"
+
+
+def region_names(text: str, author: str = HANDBOOK) -> list[str]:
+    """Return the names of the regions of a page that a program writes."""
+    return re.findall(rf"^<!-- (\w+): made by {author} -->$", text, flags=re.MULTILINE)
+
+
+def with_region(text: str, name: str, content: str, author: str = HANDBOOK) -> str:
     """Return a page with one of its regions written anew.
 
     Raises:
         ValueError: If the page has no such region.
     """
-    pattern = rf"<!-- {name}: made by benchmarks/handbook -->\n.*?\n<!-- /{name} -->"
+    pattern = rf"<!-- {name}: made by {author} -->\n(.*?\n)?<!-- /{name} -->"
     if not re.search(pattern, text, flags=re.DOTALL):
         raise ValueError(f"page: it must have a region {name!r}, got none. Add the marks of region().")
-    return re.sub(pattern, lambda _: region(name, content), text, flags=re.DOTALL)
+    return re.sub(pattern, lambda _: region(name, content, author), text, flags=re.DOTALL)
 
 
 def linked(text: str) -> str:
