@@ -9,11 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cases.trainings import accuracy, blobs, classes, curve, mlp, paste, repeat, score, train, values
-from thalweg.diagnosis.changes import CHANGES
+from tests.diagnosis.changes.by_name import BY_NAME
 from thalweg.diagnosis.changes.parts.output import class_dim
 from thalweg.tasks import Training
-
-BY_NAME = {change.name: change for change in CHANGES}
 
 
 class Ending(nn.Module):
