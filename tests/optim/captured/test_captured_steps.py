@@ -16,6 +16,7 @@ from cases import cuda_stub
 from cases import rules as rule_cases
 from cases import wrappers as wrapper_cases
 from cases.recorded_graph import HostAccessError, RecordedGraph
+from cases.wrappers import make_optimizer
 from thalweg import optim, rules
 from thalweg.errors import KeywordError, ParameterError, SettingError
 from thalweg.optim.captured import steps
@@ -55,10 +56,6 @@ def set_gradients(params: Sequence[Tensor], step: int) -> None:
             param.grad = grad if param.grad is None else param.grad.copy_(grad)
 
 
-def make(rule: rules.Rule, params: Any, **settings: Any) -> optim.RuleOptimizer:
-    return optim.optimizer_for(rule)(params, **settings)
-
-
 def assert_equal(one: optim.RuleOptimizer, other: optim.RuleOptimizer) -> None:
     """Check that parameters and state are equal, to the bit."""
     pairs = [
@@ -75,8 +72,8 @@ def assert_equal(one: optim.RuleOptimizer, other: optim.RuleOptimizer) -> None:
 def test_a_replayed_step_follows_every_setting_and_equals_the_default(rule: rules.Rule, shapes: Shapes) -> None:
     """Each setting changes before each step, as far as its bound allows."""
     default, captured = (
-        make(rule, parameters(shapes), backend="loop"),
-        make(rule, parameters(shapes), capturable=True, backend="loop"),
+        make_optimizer(rule, parameters(shapes), backend="loop"),
+        make_optimizer(rule, parameters(shapes), capturable=True, backend="loop"),
     )
     all_params = [optimizer.param_groups[0]["params"] for optimizer in (default, captured)]
     graph = RecordedGraph()
@@ -166,8 +163,8 @@ def test_every_schedule_of_torchs_works_in_a_replayed_step(name: str, as_tensor:
 )
 def test_a_scaler_skips_the_same_steps_without_a_wait(rule: rules.Rule, dtype: torch.dtype, clips: bool) -> None:
     optimizers = [
-        make(rule, parameters([(4, 3), (5, 3)], dtype), backend="loop"),
-        make(rule, parameters([(4, 3), (5, 3)], dtype), capturable=True, backend="loop"),
+        make_optimizer(rule, parameters([(4, 3), (5, 3)], dtype), backend="loop"),
+        make_optimizer(rule, parameters([(4, 3), (5, 3)], dtype), capturable=True, backend="loop"),
     ]
     scalers = [torch.amp.GradScaler("cpu", init_scale=1000.0, growth_interval=3, growth_factor=1.5) for _ in optimizers]
     overflows = (1, 5, 6, 20)
@@ -258,7 +255,7 @@ def test_missed_steps_and_groups_of_rules_over_the_model(rule: rules.Rule) -> No
     for options in ({}, {"capturable": True}):
         params = parameters([(4, 3), (5,), (6,)])
         split = [{"params": params[:2], "lr": 0.5}, {"params": params[2:], "lr": 0.25}]
-        optimizers.append(make(rule, split, **options, backend="loop"))
+        optimizers.append(make_optimizer(rule, split, **options, backend="loop"))
     for step in range(1, 10):
         for optimizer in optimizers:
             params = [param for group in optimizer.param_groups for param in group["params"]]
@@ -320,10 +317,10 @@ def test_checkpoints_load_both_ways_and_from_torch() -> None:
 )
 def test_steps_that_the_host_decides_are_refused(rule: rules.Rule) -> None:
     with pytest.raises(KeywordError, match="capturable must be False, since"):
-        make(rule, parameters([(4, 3)]), capturable=True)
+        make_optimizer(rule, parameters([(4, 3)]), capturable=True)
     switched = rules.Switched((rules.Adam(), rules.SGD()), switch_at=3)
     with pytest.raises(KeywordError, match="another rule takes over"):
-        make(switched, parameters([(4, 3)]), capturable=True)
+        make_optimizer(switched, parameters([(4, 3)]), capturable=True)
 
 
 def capture(monkeypatch: pytest.MonkeyPatch, *optimizers: optim.RuleOptimizer) -> None:
@@ -378,9 +375,9 @@ def test_settings_and_gradients_that_cannot_be_carried_are_refused() -> None:
     "rule", [rules.AdamW(lr=0.05), rules.LAMB(lr=0.05), rules.Prodigy()], ids=lambda rule: rule.name
 )
 def test_kernels_read_the_rows_the_scale_and_the_overflow_on_the_device(rule: rules.Rule) -> None:
-    default = make(rule, parameters([(40, 3), (5,), (300,)]), backend="loop")
+    default = make_optimizer(rule, parameters([(40, 3), (5,), (300,)]), backend="loop")
     with cuda_stub.installed():
-        captured = make(rule, parameters([(40, 3), (5,), (300,)]), capturable=True, backend="compiled")
+        captured = make_optimizer(rule, parameters([(40, 3), (5,), (300,)]), capturable=True, backend="compiled")
         for step in range(1, 7):
             for optimizer in (default, captured):
                 set_gradients(optimizer.param_groups[0]["params"], step)
@@ -404,10 +401,10 @@ def test_the_scalar_kernel_takes_part_in_steps_of_every_rounding(rule: rules.Rul
     """One launch computes the rows and one counts; no number is uploaded."""
     for rounding in ("nearest", "stochastic"):
         shapes, dtype = [(40, 3), (5,), (300,)], torch.bfloat16
-        default = make(rule, parameters(shapes, dtype), backend="loop", rounding=rounding, seed=7)
+        default = make_optimizer(rule, parameters(shapes, dtype), backend="loop", rounding=rounding, seed=7)
         with cuda_stub.installed() as stub:
             options: dict[str, Any] = {"rounding": rounding, "seed": 7, "capturable": True, "backend": "compiled"}
-            captured = make(rule, parameters(shapes, dtype), **options)
+            captured = make_optimizer(rule, parameters(shapes, dtype), **options)
             for step in range(1, 9):
                 for optimizer in (default, captured):
                     set_gradients(optimizer.param_groups[0]["params"], step)
