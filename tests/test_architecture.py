@@ -117,6 +117,14 @@ def test_files_can_be_read_at_one_sitting() -> None:
     assert not {name: lines for name, lines in long.items() if lines > 400}
 
 
+def test_tests_lie_in_the_folders_of_what_they_test() -> None:
+    packages = {path.name for path in SOURCES.iterdir() if path.is_dir()}
+    folders = {path.parent.relative_to(ROOT / "tests") for path in (ROOT / "tests").rglob("test_*.py")}
+    mirrored = {folder for folder in folders if folder.parts and folder.parts[0] in packages}
+    assert len(mirrored) > 30
+    assert not {folder.as_posix() for folder in mirrored if not (SOURCES / folder).is_dir()}
+
+
 def test_paths_in_the_map_exist() -> None:
     text = (ROOT / "ARCHITECTURE.md").read_text().partition("## Map of the files")[0]
     for path in re.findall(r"`((?:\w+/)+[\w.]*)`", text):

@@ -11,7 +11,7 @@ from torch import Tensor
 from cases import rules as rule_cases
 from cases import wrappers as wrapper_cases
 from cases.emulated_cuda import FLAGS, compile_together
-from tests.engine.cuda.emulated_kernel import EmulatedKernel, make_batch, run
+from tests.engine.kernels.cuda.emulated_kernel import EmulatedKernel, make_batch, run
 from thalweg import rules
 from thalweg.engine.core.batch import BatchStep, ParameterBatch
 from thalweg.engine.core.precision import Rounding

@@ -23,7 +23,7 @@ Results = dict[str, dict[str, str]]
 
 def run_scenarios(names: str, *args: str, **variables: str) -> Results:
     """Run scenarios in one process; return how their children ended."""
-    command = [sys.executable, "-W", "ignore", "-m", "tests.engine.fork_scenarios", names, *args]
+    command = [sys.executable, "-W", "ignore", "-m", "tests.engine.core.fork_scenarios", names, *args]
     environment = os.environ | {"OMP_NUM_THREADS": "4"} | variables
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=900)
     assert run.returncode == 0, run.stderr

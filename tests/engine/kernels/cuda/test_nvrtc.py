@@ -19,7 +19,7 @@ from thalweg.engine.kernels.passes import Passes
 from thalweg.engine.kernels.recording import record
 
 pytestmark = pytest.mark.skipif(nvrtc.library() is None, reason="nvidia-cuda-nvrtc is not installed")
-RECORD = Path(__file__).parents[3] / "benchmarks" / "records" / "gpu_compile.json"
+RECORD = Path(__file__).parents[4] / "benchmarks" / "records" / "gpu_compile.json"
 
 # Every kind of operation, type and kernel.
 SAMPLE: list[tuple[str, torch.dtype, Rounding, int]] = [
