@@ -2,12 +2,14 @@
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ROOT / "src" / "thalweg"
+OURS = ("thalweg", "benchmarks", "cases")
 MODULES = sorted(path for path in SOURCES.rglob("*.py"))
 # Folders of each package, from those that import nothing of the package to those at its top; "" is its own files,
 # except those with a place of their own in the order.
@@ -52,6 +54,26 @@ def imported(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     return {name for name in names if name.startswith("thalweg")}
+
+
+def exists(module: str, name: str) -> bool:
+    """Return True if a module of ours is there, and is a folder with a module of this name or defines the name."""
+    path = (SOURCES.parent if module.startswith("thalweg") else ROOT) / module.replace(".", "/")
+    if (path / name).is_dir() or (path / f"{name}.py").exists():
+        return True
+    file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    return file.exists() and (name in defined(file) or "__getattr__" in defined(file))
+
+
+@cache
+def defined(path: Path) -> set[str]:
+    """Return the names that a file defines or imports."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    names = {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    names |= {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    return names | {
+        alias.asname or alias.name for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
 
 
 def module_of(path: Path) -> str:
@@ -108,6 +130,21 @@ def test_folders_hold_at_most_twelve_modules(package: str) -> None:
     for folder in {path.parent for path in (SOURCES / package).rglob("*.py")}:
         modules = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
         assert len(modules) <= 12, f"{folder.relative_to(SOURCES)} has {len(modules)} modules"
+
+
+def test_imports_of_what_no_test_runs_find_their_names() -> None:
+    """Most benchmarks are run by hand, so a module that moved would be noticed late. What they share is in `cases`."""
+    folders = ("benchmarks", "cases", "examples", "docs")
+    wrong = []
+    for path in sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py")):
+        imports = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+        names = [(node.module or "", alias.name) for node in imports for alias in node.names]
+        wrong += [
+            f"{path.relative_to(ROOT)} imports {name} of {module}"
+            for module, name in names
+            if module.partition(".")[0] in (*OURS, "tests") and (module.startswith("tests") or not exists(module, name))
+        ]
+    assert not wrong
 
 
 def test_files_can_be_read_at_one_sitting() -> None:

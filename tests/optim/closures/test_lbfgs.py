@@ -7,40 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.optim.closures.problems import SMALL, WOLFE, Problem, Training, drawn, least_squares, network
+from cases.closure_problems import CASES, SMALL, WOLFE, Problem, Training, drawn, least_squares, network, rosenbrock
 from thalweg import optim, rules
 from thalweg.errors import SettingError
 from thalweg.optim.settings import keywords
 
 
-def rosenbrock() -> Problem:
-    start = [torch.tensor([-1.2, 1.0], dtype=torch.float64)]
-    return start, lambda params: (1 - params[0][0]) ** 2 + 100 * (params[0][1] - params[0][0] ** 2) ** 2
-
-
 def bowl(scales: Tensor) -> Problem:
     return [torch.ones_like(scales)], lambda params: 0.5 * (scales * params[0] ** 2).sum()
-
-
-CASES = [
-    (least_squares, {}, 8),
-    (least_squares, {"lr": 0.1}, 8),
-    (least_squares, WOLFE, 8),
-    (least_squares, SMALL, 8),
-    (least_squares, SMALL | {"max_eval": 4}, 8),
-    (least_squares, SMALL | WOLFE | {"max_eval": 4}, 8),
-    (least_squares, {"tolerance_grad": 0.1}, 2),
-    (least_squares, {"tolerance_change": 0.1}, 2),
-    (rosenbrock, {"lr": 1e-3}, 8),
-    (rosenbrock, WOLFE, 3),
-    (rosenbrock, SMALL | WOLFE, 4),
-    (rosenbrock, WOLFE | {"max_eval": 9, "max_iter": 100}, 4),
-    (network, {}, 2),
-    (network, SMALL, 6),
-    (network, WOLFE, 2),
-    (network, SMALL | WOLFE, 6),
-    (network, WOLFE | {"tolerance_change": 1e-3}, 3),
-]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.optim.closures.problems import SMALL, WOLFE, Training, drawn, least_squares, network
+from cases.closure_problems import SMALL, WOLFE, Training, drawn, least_squares, network, one_iteration
 from thalweg import optim, rules
 from thalweg.comparison.contenders.parsing import parse, resolve
 from thalweg.comparison.training.population_run import why_not_population
@@ -48,20 +48,9 @@ def test_goes_on_exactly(settings: dict[str, Any], how: str) -> None:
     assert not torch.equal(fresh.steps(1)[0], training.steps(1)[0])  # what is remembered matters
 
 
-class OneIteration(optim.LBFGS):
-    """One iteration a step with the gradients that the kit has set."""
-
-    def step(self, closure: Any = None) -> Any:
-        return super().step(closure or (lambda: 1.0))
-
-
 class TorchsOneIteration(torch.optim.LBFGS):
     def step(self, closure: Any = None) -> Any:
         return super().step(closure or (lambda: 1.0))
-
-
-def one_iteration(params: Any) -> OneIteration:
-    return OneIteration(params, lr=0.1, max_iter=1, history_size=5)
 
 
 def test_the_conformance_kit(monkeypatch: pytest.MonkeyPatch) -> None:

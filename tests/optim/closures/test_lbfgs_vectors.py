@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.optim.closures.problems import WOLFE, Training, least_squares, network
+from cases.closure_problems import WOLFE, Training, least_squares, network
 from thalweg import optim
 from thalweg.engine import flat_model
 from thalweg.engine.flat_model import FlatModel, _PairProducts

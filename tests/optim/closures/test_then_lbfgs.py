@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.optim.closures.problems import WOLFE, Training, network
+from cases.closure_problems import WOLFE, Training, network
 from thalweg import optim, rules
 from thalweg.errors import ParameterError, SettingError
 from thalweg.registry import rule_from_name

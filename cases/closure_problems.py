@@ -1,4 +1,4 @@
-"""Problems for optimizers with closures, and their training."""
+"""Problems for optimizers that call a closure, and their training."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,10 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from thalweg import optim
+
 Problem = tuple[list[Tensor], Callable[[list[Tensor]], Tensor]]
-
-
 WOLFE = {"line_search_fn": "strong_wolfe"}
+SMALL: dict[str, Any] = {"max_iter": 6, "history_size": 3, "lr": 0.3}
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:
@@ -20,6 +21,11 @@ def least_squares() -> Problem:
     matrix, target = drawn(30, 8), drawn(30, seed=1)
     start = [torch.zeros(5, dtype=torch.float64), torch.ones(3, dtype=torch.float64)]
     return start, lambda params: (matrix @ torch.cat(params) - target).square().mean()
+
+
+def rosenbrock() -> Problem:
+    start = [torch.tensor([-1.2, 1.0], dtype=torch.float64)]
+    return start, lambda params: (1 - params[0][0]) ** 2 + 100 * (params[0][1] - params[0][0] ** 2) ** 2
 
 
 def network() -> Problem:
@@ -67,4 +73,34 @@ class Training:
         return ends
 
 
-SMALL: dict[str, Any] = {"max_iter": 6, "history_size": 3, "lr": 0.3}
+# A problem, settings, and how many steps are compared: rounding is magnified by the inverse Hessian.
+CASES = [
+    (least_squares, {}, 8),
+    (least_squares, {"lr": 0.1}, 8),
+    (least_squares, WOLFE, 8),
+    (least_squares, SMALL, 8),
+    (least_squares, SMALL | {"max_eval": 4}, 8),
+    (least_squares, SMALL | WOLFE | {"max_eval": 4}, 8),
+    (least_squares, {"tolerance_grad": 0.1}, 2),
+    (least_squares, {"tolerance_change": 0.1}, 2),
+    (rosenbrock, {"lr": 1e-3}, 8),
+    (rosenbrock, WOLFE, 3),
+    (rosenbrock, SMALL | WOLFE, 4),
+    (rosenbrock, WOLFE | {"max_eval": 9, "max_iter": 100}, 4),
+    (network, {}, 2),
+    (network, SMALL, 6),
+    (network, WOLFE, 2),
+    (network, SMALL | WOLFE, 6),
+    (network, WOLFE | {"tolerance_change": 1e-3}, 3),
+]
+
+
+class OneIteration(optim.LBFGS):
+    """One iteration a step with the gradients that the kit has set."""
+
+    def step(self, closure: Any = None) -> Any:
+        return super().step(closure or (lambda: 1.0))
+
+
+def one_iteration(params: Any) -> OneIteration:
+    return OneIteration(params, lr=0.1, max_iter=1, history_size=5)
