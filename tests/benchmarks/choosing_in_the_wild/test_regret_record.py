@@ -13,7 +13,7 @@ from benchmarks.choosing_in_the_wild.bank import source_of
 from benchmarks.choosing_in_the_wild.training import Training
 from thalweg.comparison import compare
 
-RECORDS = Path(__file__).parents[2] / "benchmarks" / "records"
+RECORDS = Path(__file__).parents[3] / "benchmarks" / "records"
 
 
 def train(make_optimizer: Any, report: Any) -> None:
