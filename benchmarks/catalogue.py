@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 
+from cases import closure_problems
 from cases import rules as rule_cases
 from cases import wrappers as wrapper_cases
-from tests.optim import test_lbfgs
 from thalweg import optim, rules
 from thalweg.engine.backends import BatchRunner
 from thalweg.engine.core.batch import ParameterBatch
@@ -93,11 +93,11 @@ def entry_of_rule(case: rule_cases.Case) -> dict[str, Any]:
 
 def entry_of_lbfgs() -> dict[str, Any]:
     """Return the entry of L-BFGS. It calls a closure, so it has problems of its own; the kit checks one iteration."""
-    conformance = check_optimizer(test_lbfgs.one_iteration)
+    conformance = check_optimizer(closure_problems.one_iteration)
     errors = []
-    for problem, settings, steps in test_lbfgs.CASES:
+    for problem, settings, steps in closure_problems.CASES:
         ours, theirs = (
-            test_lbfgs.Training(kind, problem(), **settings).steps(steps)[-1]
+            closure_problems.Training(kind, problem(), **settings).steps(steps)[-1]
             for kind in (optim.LBFGS, torch.optim.LBFGS)
         )
         errors.append(rule_cases.relative_error(ours, theirs))

@@ -27,11 +27,11 @@ sys.path.insert(0, str(Path(__file__).parent / "calibration"))  # worker process
 from bank import TASK
 
 import thalweg
+from benchmarks.optuna_space import suggest
 from thalweg.bench.records import machine
 from thalweg.comparison.contenders.contender import Contender, Settings
 from thalweg.comparison.contenders.named import CONTENDERS
-from thalweg.optim import keywords
-from thalweg.rules import Range
+from thalweg.optim.settings import keywords
 from thalweg.tasks import Task
 
 RECORD = Path(__file__).parent / "records" / "choosing.json"
@@ -86,13 +86,6 @@ def train(task: Task, contender: Contender, settings: Settings, seed: int) -> fl
     with torch.no_grad():
         inputs, targets = tensors(task.splits.validation)
         return float(functional.cross_entropy(model(inputs), targets))
-
-
-def suggest(trial: optuna.Trial, name: str, bounds: Range) -> float:
-    """Return the value that Optuna suggests in a range, on the range's own scale."""
-    if bounds.scale == "log-to-one":
-        return 1 - trial.suggest_float(f"1 - {name}", 1 - bounds.high, 1 - bounds.low, log=True)
-    return trial.suggest_float(name, bounds.low, bounds.high, log=bounds.scale == "log")
 
 
 @dataclass

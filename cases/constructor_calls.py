@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from thalweg import optim, registry, rules
-from thalweg.optim import keywords
+from thalweg.optim.settings import keywords
 
 
 class Hostile:

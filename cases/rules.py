@@ -13,6 +13,7 @@ from cases import curvature
 from cases.references import by_tensor, elementwise, estimating, matrices, orthogonal
 from cases.references.transcription import CurvatureTranscription
 from thalweg import optim, rules
+from thalweg.optim.settings import keywords
 
 Shapes = Sequence[tuple[int, ...]]
 SHAPES = ((5, 3), (4, 3, 3, 3), (7,), ())
@@ -51,7 +52,7 @@ class Case:
     @property
     def rule(self) -> rules.Rule:
         group = self.optimizer([torch.zeros(1, 1)], **self.settings).param_groups[0]
-        return optim.keywords.to_rule(self.optimizer.rule, group)
+        return keywords.to_rule(self.optimizer.rule, group)
 
 
 def decoupled(optimizer: type[torch.optim.Optimizer]) -> Any:

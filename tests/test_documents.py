@@ -10,9 +10,11 @@ import pytest
 from click.testing import CliRunner
 
 import thalweg
+from benchmarks import table
+from benchmarks.markdown import region_names
 from cases import rules as rule_cases
 from cases import wrappers as wrapper_cases
-from tests.optim.models import ARCHITECTURES
+from tests.optim.routing.models import ARCHITECTURES
 from thalweg import optim, rules
 from thalweg.cli.main import cli
 from thalweg.registry import RULES, WRAPPERS
@@ -58,15 +60,21 @@ def test_the_benchmark_of_routing_knows_what_is_no_matrix() -> None:
 
 
 def test_the_tables_are_those_of_the_records_and_rules() -> None:
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        import table
-    finally:
-        sys.path.pop(0)
-    for document in table.DOCUMENTS:
+    contents = table.tables()
+    documents = table.documents()
+    for document in documents:
         text = document.read_text()
-        assert table.filled(text) == text, f"{document.name} is out of date; run: python benchmarks/table.py"
-        assert "made by benchmarks/table.py" in text
+        assert table.filled(text, contents) == text, f"{document.name} is out of date; run: python benchmarks/table.py"
+    places = {name for document in documents for name in region_names(document.read_text(), table.AUTHOR)}
+    unused = {name for name in contents.keys() - places if not name.startswith("wild_")}  # not all are on a page
+    assert not unused, "a table without a place in the documents"
+
+
+def test_a_mark_that_names_no_table_is_an_error() -> None:
+    text = "<!-- sizes: made by benchmarks/table.py -->\n<!-- /sizes -->\n"
+    assert table.filled(text, {"sizes": "| 1 |"}) == text.replace("-->\n<!-- /", "-->\n| 1 |\n<!-- /")
+    with pytest.raises(ValueError, match="a mark must name one of steps, got 'sizes'"):
+        table.filled(text, {"steps": "| 1 |"})
 
 
 @pytest.mark.parametrize("kind", [*RULES.values(), *WRAPPERS.values()], ids=lambda kind: kind.__name__)
@@ -103,7 +111,7 @@ def test_the_records_name_no_optimizer_that_is_gone() -> None:
 def test_every_optimizer_has_a_case() -> None:
     tested = {type(case.rule) for case in [*rule_cases.CASES, *wrapper_cases.CASES]} | {
         rules.LBFGS
-    }  # tests/optim/test_lbfgs.py
+    }  # tests/optim/closures/test_lbfgs.py
     missing = sorted(kind.__name__ for kind in {*RULES.values(), *WRAPPERS.values()} - tested)
     assert not missing, f"no case for {', '.join(missing)}; add it to cases/rules.py, of a wrapper to cases/wrappers.py"
 

@@ -14,11 +14,11 @@ import optuna
 import thalweg
 from benchmarks.choosing_in_the_wild.training import Training, run
 from benchmarks.choosing_in_the_wild.truth import MAX_ORDER
+from benchmarks.optuna_space import suggest
 from thalweg.comparison.contenders.contender import Settings
 from thalweg.comparison.contenders.parsing import parse
 from thalweg.comparison.planning.search import rounded
 from thalweg.errors import BudgetError
-from thalweg.rules import Range
 from thalweg.tasks import TrainingFunction
 
 SEEDS_OF_A_REPEAT = 100_000  # trainings of different repeats start from different seeds
@@ -98,13 +98,6 @@ def thalweg_compare(request: Request) -> Recommendation:
     return Recommendation(name, summary.settings, trainings, interval, comparison.verdict.headline)
 
 
-def _suggest(trial: optuna.Trial, name: str, bounds: Range) -> float:
-    """Return the value that Optuna suggests in a range, on the range's own scale."""
-    if bounds.scale == "log-to-one":
-        return 1 - trial.suggest_float(f"1 - {name}", 1 - bounds.high, 1 - bounds.low, log=True)
-    return trial.suggest_float(name, bounds.low, bounds.high, log=bounds.scale == "log")
-
-
 def _optuna(request: Request, pruner: optuna.pruners.BasePruner | None) -> Recommendation:
     """Use Optuna's TPE over the optimizer and all of its settings."""
     training = request.training
@@ -112,7 +105,7 @@ def _optuna(request: Request, pruner: optuna.pruners.BasePruner | None) -> Recom
     def objective(trial: optuna.Trial) -> float:
         contender = trial.suggest_categorical("optimizer", request.contenders)
         space = parse(contender).space(MAX_ORDER)
-        settings = {name: _suggest(trial, f"{contender} {name}", bounds) for name, bounds in space.items()}
+        settings = {name: suggest(trial, f"{contender} {name}", bounds) for name, bounds in space.items()}
         trial.set_user_attr("settings", settings)
 
         def watch(count: int, value: float) -> None:

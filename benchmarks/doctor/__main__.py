@@ -10,10 +10,10 @@ from multiprocessing import get_context
 from pathlib import Path
 from statistics import fmean
 
-from benchmarks.doctor.cases import Case
-from benchmarks.doctor.judge import Patient, patients
+from benchmarks.doctor.judging.judge import Patient, patients
 from benchmarks.doctor.rows import BENCH, ROOT, RUNS, Row, append_row, case_fingerprint, fingerprint, read_rows
 from benchmarks.doctor.summary import RECORD, by_half, lines, numbers, rule_numbers, summarize, wrong
+from benchmarks.doctor.trainings.cases import Case
 from benchmarks.doctor.worker import Work, cases_of, run_one
 from thalweg.bench.records import machine
 
@@ -69,7 +69,7 @@ def sources(command: str, case: Case) -> str:
 @cache
 def _command_sources(command: str) -> str:
     files = {"verify": ["verify.py"], "judge": ["judge.py"], "rules": ["published_rules.py"]}[command]
-    return fingerprint([BENCH / name for name in files] + ([DIAGNOSIS] if command == "judge" else []))
+    return fingerprint([BENCH / "judging" / name for name in files] + ([DIAGNOSIS] if command == "judge" else []))
 
 
 def _work(arguments: argparse.Namespace) -> None:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.doctor.faults import CASES
-from benchmarks.doctor.judge import FIRST_SEED, Patient, patients
+from benchmarks.doctor.judging.judge import FIRST_SEED, Patient, patients
 from benchmarks.doctor.rows import ROOT, finite
-from benchmarks.doctor.run import measured, train
+from benchmarks.doctor.trainings.faults import CASES
+from benchmarks.doctor.trainings.run import measured, train
 
 FACTORS = (0.1, 1.0, 10.0)
 SEEDS = (FIRST_SEED, FIRST_SEED + 1)  # the first ones that a diagnosis uses

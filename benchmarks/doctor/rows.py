@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from benchmarks.doctor.cases import Case
+from benchmarks.doctor.trainings.cases import Case
 
 ROOT = Path(__file__).parents[2]
 BENCH = ROOT / "benchmarks" / "doctor"
@@ -50,7 +50,8 @@ def case_fingerprint(case: Case) -> str:
 
 @cache
 def _shared_sources() -> str:
-    return fingerprint([BENCH / name for name in ("architectures.py", "cases.py", "data.py", "models.py", "run.py")])
+    names = ("architectures.py", "cases.py", "data.py", "models.py", "run.py")
+    return fingerprint([BENCH / "trainings" / name for name in names])
 
 
 def read_rows(path: Path) -> list[Row]:

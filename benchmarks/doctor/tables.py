@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from benchmarks.handbook import markdown
+from benchmarks import markdown
 from thalweg.diagnosis.judging.candidates import SYMPTOMS
 from thalweg.diagnosis.kinds import KINDS
 

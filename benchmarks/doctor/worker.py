@@ -3,13 +3,13 @@
 import time
 from pathlib import Path
 
-from benchmarks.doctor.cases import Case
-from benchmarks.doctor.exam import read_exam
-from benchmarks.doctor.faults import CASES
-from benchmarks.doctor.judge import Patient, judge
-from benchmarks.doctor.published_rules import apply_rules
+from benchmarks.doctor.judging.exam import read_exam
+from benchmarks.doctor.judging.judge import Patient, judge
+from benchmarks.doctor.judging.published_rules import apply_rules
+from benchmarks.doctor.judging.verify import verify
 from benchmarks.doctor.rows import Row
-from benchmarks.doctor.verify import verify
+from benchmarks.doctor.trainings.cases import Case
+from benchmarks.doctor.trainings.faults import CASES
 
 Work = tuple[str, int]  # a case or a patient, and a seed
 

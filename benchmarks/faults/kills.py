@@ -20,7 +20,7 @@ import torch
 
 from thalweg.bench.bench import machine
 from thalweg.comparison.processes.worker import Worker, wait_for_replies
-from thalweg.tasks.isolation import isolated
+from thalweg.tasks.reproducibility.isolation import isolated
 
 ROOT = Path(__file__).parents[2]
 SCENARIOS = ROOT / "tests" / "faults" / "kill_scenarios.py"

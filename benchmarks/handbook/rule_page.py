@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.handbook import evidence
 from benchmarks.handbook.example import training_example
 from benchmarks.handbook.formulas import to_latex
-from benchmarks.handbook.markdown import linked, region, table, with_region
+from benchmarks.markdown import linked, region, table, with_region
 from thalweg import rules
 from thalweg.comparison import CONTENDERS, Contender, parse
 from thalweg.comparison.contenders.named import RECOMMENDED_SCALE
@@ -349,9 +349,8 @@ def _compared(subject: Subject, reference: str) -> str:
         return f"{reference}, its change of the parameters over 24 steps differs from that of an independent reference"
     name = "an independent transcription of the paper" if reference == "transcription" else f"`{reference}`"
     if subject.name == "lbfgs":
-        return (
-            f"its change of the parameters on the problems of `tests/optim/test_lbfgs.py` differs from that of {name}"
-        )
+        problems = "`tests/optim/closures/test_lbfgs.py`"
+        return f"its change of the parameters on the problems of {problems} differs from that of {name}"
     return f"at settings off their defaults, its change of the parameters over 50 steps differs from that of {name}"
 
 

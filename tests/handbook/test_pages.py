@@ -8,8 +8,8 @@ import pytest
 
 from benchmarks.handbook import __main__ as handbook
 from benchmarks.handbook import commands, evidence, pictures
-from benchmarks.handbook.markdown import linked, with_region
 from benchmarks.handbook.rule_page import PAGES, Subject
+from benchmarks.markdown import linked, with_region
 from thalweg.groups import GROUPS, SHORTLIST
 from thalweg.registry import RULES, WRAPPERS
 

@@ -1,6 +1,5 @@
 """Cases of DTensors in two processes: sums cover all shards."""
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -11,10 +10,9 @@ from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distrib
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.distributed.tensor.placement_types import _StridedShard
 
+from cases.references.wrapping import set_gradients
 from tests.integrations.distributed_checks import check_close, check_refused, whole_values
-from tests.integrations.sharded_training import (
-    make_batch,
-)
+from tests.integrations.sharded_training import make_batch
 from thalweg import optim, rules
 
 SHAPES = ((5, 3), (4, 3, 2), (7,), (), (1, 3), (3, 1), (8, 4), (2, 2))  # on rank 1 some have no element
@@ -72,14 +70,9 @@ def sums_cover_all_shards(placement: str, rank: int) -> None:
             params = [place(value).requires_grad_() for value in draws[0]]
             optimizer = optim.optimizer_for(rule)(params)
             for grads in draws[1:]:
-                optimizer.step(partial(_set_gradients, params, [place(grad) for grad in grads]))
+                optimizer.step(partial(set_gradients, params, [place(grad) for grad in grads]))
             ends.append(whole_values(params))
         check_close(*ends)
-
-
-def _set_gradients(params: Sequence[Tensor], grads: Sequence[Tensor]) -> None:
-    for param, grad in zip(params, grads, strict=True):
-        param.grad = grad
 
 
 def gradients_are_placed_as_parameters(rank: int) -> None:

@@ -15,7 +15,7 @@ from cases.rules import CASES, TORCH_CASES, Case, gradients, parameters
 from tests.optim.training import assert_same, each_case, each_of_torchs, fresh, train
 from thalweg import optim, rules
 from thalweg.errors import ParameterError, SettingError
-from thalweg.optim import keywords
+from thalweg.optim.settings import keywords
 
 
 @each_of_torchs

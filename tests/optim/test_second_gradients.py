@@ -1,4 +1,4 @@
-"""Second gradients (SAM) with closures and without, and closures with gradient accumulation and scalers."""
+"""Second gradients (SAM) with closures and without, and closures with gradient accumulation."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,60 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.optim.perturbation import BATCHES, RHO, backward, loss_of, make, make_model, sam_by_definition, values_of
 from thalweg import optim
 from thalweg.errors import ParameterError
-from thalweg.optim import RuleOptimizer, optimizer_for
+from thalweg.optim import RuleOptimizer
 
-BATCHES = torch.randn(4, 8, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 NAMES = ["sam(sgd)", "asam(adamw)", "clip(sam(sgd))", "moving_average(sam(sgd))", "sam(muon+adamw)"]
-RHO = 0.3
-
-
-def make_model(dtype: torch.dtype = torch.float64) -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2)).to(dtype)
-
-
-def make(name: str, model: nn.Module, **settings: Any) -> RuleOptimizer:
-    if "muon" in name:
-        return optim.route(model, name, lr=0.1).optimizer(backend="loop")
-    return optimizer_for(name)(model.parameters(), lr=0.1, rho=RHO, backend="loop", **settings)
-
-
-def loss_of(model: nn.Module, batch: Tensor) -> Tensor:
-    batch = batch.to(model[0].weight.dtype)
-    return (model(batch) - batch[..., :2].sin()).square().mean()
-
-
-def backward(model: nn.Module, batches: Tensor = BATCHES, scale: float = 1.0) -> float:
-    """Accumulate the gradients of the mean loss of micro-batches."""
-    total = 0.0
-    for batch in batches:
-        loss = loss_of(model, batch) / len(batches)
-        (scale * loss).backward()
-        total += loss.item()
-    return total
-
-
-def values_of(model: nn.Module) -> Tensor:
-    return torch.cat([param.detach().flatten().clone() for param in model.parameters()])
-
-
-def sam_by_definition(steps: int) -> Tensor:
-    """Return the parameters after steps of SAM around SGD on all batches."""
-    model = make_model()
-    for _ in range(steps):
-        params = list(model.parameters())
-        grads = torch.autograd.grad(loss_of(model, BATCHES.flatten(0, 1)), params)
-        norm = torch.cat([grad.flatten() for grad in grads]).norm()
-        with torch.no_grad():
-            for param, grad in zip(params, grads, strict=True):
-                param += RHO * grad / norm
-        second = torch.autograd.grad(loss_of(model, BATCHES.flatten(0, 1)), params)
-        with torch.no_grad():
-            for param, grad, step in zip(params, grads, second, strict=True):
-                param += -RHO * grad / norm - 0.1 * step
-    return values_of(model)
 
 
 def by_closure(optimizer: RuleOptimizer, model: nn.Module, *, zeroes: bool = True) -> Any:
@@ -290,70 +242,6 @@ def test_parameters_that_other_code_writes_to_are_restored_and_said(way: str) ->
     assert torch.equal(values_of(model), before)
 
 
-# --- scalers ----------------------------------------------------------------------------------------------------------
-
-
-def test_a_scaler_works_with_the_block_and_skips_steps_that_overflow() -> None:
-    model = make_model(torch.float32)
-    optimizer = make("sam(sgd)", model)
-    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**14)
-    for step in range(4):
-        before = values_of(model)
-        overflow = torch.inf if step == 2 else 1.0
-        backward(model, scale=float(scaler.get_scale()))
-        scaler.scale(torch.zeros((), requires_grad=True)).backward()
-        with optimizer.perturbed():
-            backward(model, scale=float(scaler.get_scale()) * overflow)
-        scaler.step(optimizer)
-        scaler.update()
-        optimizer.zero_grad()
-        assert torch.equal(values_of(model), before) == (step == 2)
-    assert scaler.get_scale() == 2.0**13
-    torch.testing.assert_close(values_of(model).double(), sam_by_definition(3), rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("name", "remedy"),
-    [
-        (
-            "sam(sgd)",
-            r"Call scaler.scale\(loss\).backward\(\), compute the second gradient .* `with optimizer.perturbed",
-        ),
-        ("sgd", r"Call scaler.scale\(loss\).backward\(\), then scaler.step\(optimizer\)\."),
-        ("lbfgs", "Train in bfloat16 or float32"),
-    ],
-)
-@pytest.mark.parametrize("zeroed", [True, False])
-def test_a_scaler_with_a_closure_is_refused(name: str, remedy: str, zeroed: bool) -> None:
-    model = make_model(torch.float32)
-    optimizer = optimizer_for(name)(model.parameters(), lr=0.1)
-    torch.optim.lr_scheduler.ConstantLR(optimizer)  # it wraps `step`
-    scaler = torch.amp.GradScaler("cpu")
-    before = values_of(model)
-    backward(model, scale=0.0 if zeroed else scaler.get_scale())
-    scaler.scale(torch.ones(())).item()
-
-    def closure() -> float:
-        optimizer.zero_grad()
-        return backward(model, scale=scaler.get_scale())
-
-    with pytest.raises(ParameterError, match=rf"a scaler must step without a closure, .* got one\. {remedy}"):
-        scaler.step(optimizer, closure)
-    assert torch.equal(values_of(model), before)
-
-
-def test_a_scaler_that_is_disabled_passes_a_closure_on() -> None:
-    model = make_model()
-    optimizer = make("sam(sgd)", model)
-
-    def closure() -> float:
-        optimizer.zero_grad()
-        return backward(model)
-
-    torch.amp.GradScaler("cpu", enabled=False).step(optimizer, closure)
-    torch.testing.assert_close(values_of(model), sam_by_definition(1), rtol=1e-9, atol=1e-12)
-
-
 # --- L-BFGS -----------------------------------------------------------------------------------------------------------
 
 
@@ -391,21 +279,6 @@ def test_lbfgs_takes_closures_that_zero_in_any_way(first: str, zeroes: bool | st
     for _ in range(2):
         optimizer.step(closure)
     assert torch.equal(values_of(model), reference_lbfgs(2))
-
-
-def test_a_scaler_must_unscale_after_the_block() -> None:
-    model = make_model(torch.float32)
-    optimizer = make("sam(sgd)", model)
-    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
-    backward(model, scale=1024.0)
-    scaler.scale(torch.ones(()))  # which creates its scale
-    scaler.unscale_(optimizer)  # as to clip the first gradient
-    with optimizer.perturbed():
-        backward(model, scale=1024.0)
-    before = values_of(model)
-    with pytest.raises(ParameterError, match="a scaler must unscale the second gradients"):
-        scaler.step(optimizer)
-    assert torch.equal(values_of(model), before)
 
 
 @pytest.mark.parametrize("by", ["optimizer", "model"])

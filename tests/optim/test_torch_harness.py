@@ -29,7 +29,8 @@ OURS: dict[str, type[optim.RuleOptimizer]] = {
     "ASGD": optim.ASGD,
 }
 # Rules that depart from torch's, as their `Departs:` says; cases/rules.py holds them to references. And LBFGS, which
-# needs a closure: tests/optim/test_lbfgs.py holds it to torch's; and SparseAdam: tests/optim/test_sparse_gradients.py.
+# needs a closure: tests/optim/closures/test_lbfgs.py holds it to torch's; and SparseAdam:
+# tests/optim/parameters/test_sparse_gradients.py.
 OTHERS = {"Adafactor", "LBFGS", "Muon", "SparseAdam"}
 # torch computes a part of theirs in float32.
 COARSE = {"NAdam": 1e-6, "ASGD": 1e-6}

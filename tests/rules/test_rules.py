@@ -13,6 +13,7 @@ from thalweg import optim, rules
 from thalweg.engine.core.program import Program
 from thalweg.engine.eager import loop
 from thalweg.errors import KeywordError, SettingError
+from thalweg.optim.settings import keywords
 
 TOLERANCE = 2e-6  # in float32, for most
 RULES = [getattr(rules, name) for name in optim.__all__ if hasattr(rules, name)]
@@ -67,8 +68,8 @@ def changed(value: Any) -> Any:
 def test_every_hyperparameter_of_every_rule_is_in_a_case() -> None:
     tried = {(type(case.optimizer.rule), keyword) for case in CASES for keyword in case.settings}
     for rule in RULES:
-        for keyword in optim.keywords.members(rule()):
-            # Cases have fixed gradients. Rules that call a closure are tested in tests/optim/test_lbfgs.py.
+        for keyword in keywords.members(rule()):
+            # Cases have fixed gradients. Rules that call a closure are tested in tests/optim/closures/test_lbfgs.py.
             assert (rule, keyword) in tried or rule.declared_traits.needs == "closure"
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from thalweg import optim
 from thalweg.bench import measure
 from thalweg.bench.device_meter import DeviceMeter
 from thalweg.bench.device_rounds import DeviceRounds, DeviceTimes
@@ -22,6 +21,7 @@ from thalweg.bench.implementations import (
 )
 from thalweg.bench.records import Benchmark, Measurement, machine
 from thalweg.bench.sets import SETS
+from thalweg.optim.settings import keywords
 
 COPY_BYTES = 512 * 1024**2  # larger than any cache
 
@@ -153,7 +153,7 @@ def _measure(
 def _rule_of(make: MakeOptimizer) -> Any:
     """Return the rule of one of our optimizers at its settings."""
     optimizer: Any = make([torch.zeros(1, 1)])
-    return optim.keywords.to_rule(optimizer.rule, optimizer.param_groups[0])
+    return keywords.to_rule(optimizer.rule, optimizer.param_groups[0])
 
 
 def _measurement(name: str, times: DeviceTimes, bandwidth: float, floor_s: float | None) -> DeviceMeasurement:

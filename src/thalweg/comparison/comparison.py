@@ -34,7 +34,7 @@ from thalweg.errors import ComparisonInterrupted, SettingError
 from thalweg.optim.lazy_imports import import_lazy_parts
 from thalweg.tasks import Task, TrainingFunction, as_task, load
 from thalweg.tasks.measurement import RESULTS, SCALES
-from thalweg.tasks.tunable import TunableValue, fix
+from thalweg.tasks.tuning.tunable import TunableValue, fix
 
 
 @shows_progress

@@ -15,8 +15,8 @@ from thalweg.diagnosis.run_record import Ending, RunRecord
 from thalweg.diagnosis.time_limit import TimeLimitExceeded, time_limit
 from thalweg.diagnosis.training_source import BatchStream, TrainingSource
 from thalweg.errors import DiagnosisError
-from thalweg.tasks.isolation import isolated
-from thalweg.tasks.seeded import restored_random_states, seeded
+from thalweg.tasks.reproducibility.isolation import isolated
+from thalweg.tasks.reproducibility.seeded import restored_random_states, seeded
 from thalweg.tasks.training import Training
 from thalweg.tasks.user_code import describe, line_of, line_of_error, remedy_of
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.engine.core.plain_tensors import PLAIN_TENSOR_TYPES
+from thalweg.engine.core.plain_tensors import PLAIN_TENSOR_TYPES, write_count
 from thalweg.engine.core.precision import compute_dtype
 from thalweg.engine.core.shards import compute_reduction
 from thalweg.engine.eager import loop
@@ -165,19 +165,19 @@ class _Stack:
         self.stack = stack
         self.vectors = stack.unbind()
         self.noted: list[set[int]] = []
-        self._version = _version(stack)
+        self._version = write_count(stack)
 
     def replace(self, index: int, vector: Tensor) -> None:
         """Write a vector over another one."""
         self.follow()
         self.vectors[index].copy_(vector)
-        self._version = _version(self.stack)
+        self._version = write_count(self.stack)
         for indices in self.noted:
             indices.add(index)
 
     def follow(self) -> None:
         """Note all vectors as replaced if other code has written to the stack."""
-        if (version := _version(self.stack)) != self._version:
+        if (version := write_count(self.stack)) != self._version:
             self._version = version
             for indices in self.noted:
                 indices.update(range(len(self.vectors)))
@@ -239,7 +239,3 @@ def unsupported_reason(items: Sequence[TensorStep]) -> str | None:
         if item.param.device.type == "cpu" and any(tensor.is_shared() for tensor in item.state):
             return "state is shared between processes"
     return None
-
-
-def _version(tensor: Tensor) -> int:
-    return 0 if tensor.is_inference() else tensor._version

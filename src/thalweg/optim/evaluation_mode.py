@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from thalweg.engine.core.plain_tensors import write_count
 from thalweg.errors import ParameterError
 from thalweg.optim.checkpoints import TRAIN_PARAM
 from thalweg.optim.shared_memory import SharedMemory
-from thalweg.optim.state_entries import as_engine_tensor
+from thalweg.optim.state.state_entries import as_engine_tensor
 
 
 @dataclass
@@ -175,8 +176,3 @@ class EvaluationMode(SharedMemory):
 
 def _equal(a: Tensor, b: Tensor) -> bool:
     return torch.allclose(as_engine_tensor(a), as_engine_tensor(b), rtol=0, atol=0, equal_nan=True)
-
-
-def write_count(param: Tensor) -> int:
-    """Return how often a parameter was written to, as autograd counts."""
-    return 0 if param.is_inference() else param._version

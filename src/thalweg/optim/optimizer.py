@@ -11,14 +11,16 @@ from thalweg.engine import backends, curvature
 from thalweg.engine.core import precision
 from thalweg.engine.core.batch import BatchStep
 from thalweg.errors import ParameterError
-from thalweg.optim import checkpoints, closure_steps, keywords, signatures
-from thalweg.optim.binding import Binding, step_differentiably, step_in_place
+from thalweg.optim import checkpoints
+from thalweg.optim.closures import closure_steps
 from thalweg.optim.evaluation_mode import Mode
-from thalweg.optim.execution_plan import ExecutionPlan, make_plan
-from thalweg.optim.parameter_checks import as_entries, as_list, can_be_trained
+from thalweg.optim.parameters.binding import Binding, step_differentiably, step_in_place
+from thalweg.optim.parameters.parameter_checks import as_entries, as_list, can_be_trained
 from thalweg.optim.second_gradients import SecondGradients
 from thalweg.optim.setting_warnings import WarnOnce
-from thalweg.optim.step_lock import add_lock, one_at_a_time
+from thalweg.optim.settings import keywords, signatures
+from thalweg.optim.step.execution_plan import ExecutionPlan, make_plan
+from thalweg.optim.step.step_lock import add_lock, one_at_a_time
 from thalweg.rules import Rule
 from thalweg.rules.composition.switched import Switched
 from thalweg.rules.core.traits import Needs

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.engine.core.plain_tensors import address
+from thalweg.engine.core.plain_tensors import address, write_count
 from thalweg.engine.eager import loop
 from thalweg.errors import ParameterError
-from thalweg.optim.evaluation_mode import EvaluationMode, write_count
-from thalweg.optim.state_entries import as_engine_tensor
+from thalweg.optim.evaluation_mode import EvaluationMode
+from thalweg.optim.state.state_entries import as_engine_tensor
 
 Closure = Callable[[], Any]
 

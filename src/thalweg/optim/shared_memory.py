@@ -6,8 +6,8 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from thalweg.optim.captured.steps import CapturedSteps
-from thalweg.optim.parameter_checks import can_be_trained
-from thalweg.optim.state_entries import as_engine_tensor
+from thalweg.optim.parameters.parameter_checks import can_be_trained
+from thalweg.optim.state.state_entries import as_engine_tensor
 
 
 class SharedMemory(CapturedSteps):

@@ -16,8 +16,8 @@ from torch.optim.optimizer import ParamsT
 from thalweg import optim
 from thalweg.engine.backends import Backend
 from thalweg.engine.core.precision import Rounding
-from thalweg.optim import signatures
 from thalweg.optim.optimizer import RuleOptimizer
+from thalweg.optim.settings import signatures
 
 PATH = Path(__file__).with_name("__init__.pyi")
 

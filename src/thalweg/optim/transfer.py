@@ -14,7 +14,7 @@ from torch import Tensor
 from thalweg.engine.core.program import Program
 from thalweg.engine.eager import loop
 from thalweg.errors import ParameterError, ParameterTypeError, SettingError, shown
-from thalweg.optim.parameter_checks import as_list
+from thalweg.optim.parameters.parameter_checks import as_list
 from thalweg.registry import as_rule
 from thalweg.rules import Rule
 from thalweg.rules.math.decay import BESIDE_STEP, IN_STEP

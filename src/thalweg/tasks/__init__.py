@@ -6,12 +6,12 @@ require_lab(__name__)
 
 from thalweg.tasks.catalogue import BUILT_IN, SUITE, as_task, load  # noqa: E402
 from thalweg.tasks.data import Batch, Split, Splits, split_at_random  # noqa: E402
-from thalweg.tasks.seeded import seeded  # noqa: E402
+from thalweg.tasks.reproducibility.seeded import seeded  # noqa: E402
 from thalweg.tasks.supervised import supervised  # noqa: E402
 from thalweg.tasks.task import Task  # noqa: E402
 from thalweg.tasks.training import Training  # noqa: E402
 from thalweg.tasks.training_function import TrainingFunction  # noqa: E402
-from thalweg.tasks.tunable import choice, log_range, range  # noqa: A004, E402
+from thalweg.tasks.tuning.tunable import choice, log_range, range  # noqa: A004, E402
 
 __all__ = [
     "BUILT_IN",

@@ -22,7 +22,7 @@ from thalweg.tasks.built_in.images import elevation, patches
 from thalweg.tasks.built_in.surfaces import ackley, noisy_quadratic, quadratic, rastrigin, rosenbrock
 from thalweg.tasks.built_in.tables import breast_cancer, diabetes
 from thalweg.tasks.built_in.text import characters
-from thalweg.tasks.seeded import seeded
+from thalweg.tasks.reproducibility.seeded import seeded
 from thalweg.tasks.task import Task
 from thalweg.tasks.training import Training
 from thalweg.tasks.training_function import TrainingFunction

@@ -12,14 +12,14 @@ from torch import nn
 from thalweg.engine.core import devices
 from thalweg.errors import TaskError
 from thalweg.tasks.computation import Computed
-from thalweg.tasks.conversion import Conversion
 from thalweg.tasks.data import Batch, Split, Splits, completed
+from thalweg.tasks.data.conversion import Conversion
+from thalweg.tasks.data.placement import place_splits
 from thalweg.tasks.description import describe_task
 from thalweg.tasks.lazy_parameters import initialize, is_lazy
 from thalweg.tasks.measurement import Measured
 from thalweg.tasks.placeable import Placeable
-from thalweg.tasks.placement import place_splits
-from thalweg.tasks.seeded import seeded
+from thalweg.tasks.reproducibility.seeded import seeded
 from thalweg.tasks.supervised import Measure, prepared
 from thalweg.tasks.user_code import line_of, raise_task_errors, task_error
 

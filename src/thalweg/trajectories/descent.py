@@ -17,8 +17,8 @@ from thalweg.comparison.contenders.schedule import lr_factor
 from thalweg.comparison.training.computation.step_gradients import micro_batches
 from thalweg.comparison.training.runs import SingleRun, Trial
 from thalweg.errors import ParameterError, ThalwegError
-from thalweg.optim import keywords
 from thalweg.optim.setting_warnings import suppress_warnings
+from thalweg.optim.settings import keywords
 from thalweg.rules import Rule
 from thalweg.tasks import Batch, Splits, Task
 from thalweg.trajectories.surfaces import Point, Surface

@@ -12,7 +12,7 @@ from thalweg.comparison.contenders.parsing import resolve
 from thalweg.errors import SettingError, shown
 from thalweg.rules import Rule
 from thalweg.tasks import seeded
-from thalweg.tasks.isolation import isolated
+from thalweg.tasks.reproducibility.isolation import isolated
 from thalweg.trajectories.descent import ROW, can_descend_together, descend, descend_together, shape_for, task_of
 from thalweg.trajectories.learning_rates import best_of, learning_rates_of
 from thalweg.trajectories.surfaces import Point, Surface, find_surface

@@ -15,7 +15,7 @@ from thalweg.comparison.planning.adaptive.search_space import SearchSpace, searc
 from thalweg.comparison.planning.adaptive.surrogate import Points, Surrogate
 from thalweg.comparison.protocol.trial import RECOMMENDED, START
 from thalweg.rules import Range
-from thalweg.tasks.tunable import tunables_of
+from thalweg.tasks.tuning.tunable import tunables_of
 
 Truth = Callable[[SearchSpace, Mapping[str, float]], float]
 

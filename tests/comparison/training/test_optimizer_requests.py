@@ -18,7 +18,7 @@ from thalweg.comparison.training.runs import Trial
 from thalweg.comparison.training.trainer import run_function
 from thalweg.errors import KeywordError, RoutingError, SettingError, TaskError, UnknownNameError
 from thalweg.tasks import TrainingFunction
-from thalweg.tasks.tunable import tunables_of
+from thalweg.tasks.tuning.tunable import tunables_of
 
 HERE = str(Path(__file__))
 

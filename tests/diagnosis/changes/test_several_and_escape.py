@@ -10,12 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cases.trainings import adversaries, classes, mlp, paste, repeat, take_step, train, values
+from tests.diagnosis.changes.by_name import BY_NAME
 from thalweg import optim
-from thalweg.diagnosis.changes import CHANGES, ESCAPES
+from thalweg.diagnosis.changes import ESCAPES
 from thalweg.diagnosis.changes.escape import GradientNoise, PerturbedRestarts, Restarts, ThenOther
 from thalweg.tasks import Training
-
-BY_NAME = {change.name: change for change in CHANGES}
 
 
 @pytest.mark.parametrize("where", ["discriminator", "generator", None])

@@ -8,12 +8,11 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR
 
 from cases.trainings import adversaries, classes, images, repeat, take_step, tokens, train, values
-from thalweg.diagnosis.changes import CHANGES, Change, SetLearningRate
+from tests.diagnosis.changes.by_name import BY_NAME
+from thalweg.diagnosis.changes import Change, SetLearningRate
 from thalweg.diagnosis.changes.parts.optimizers import groups_of, optimizers_of
 from thalweg.diagnosis.changes.steps import ScaleLearningRate
 from thalweg.tasks import Training
-
-BY_NAME = {change.name: change for change in CHANGES}
 
 
 def weights(training: Training) -> Tensor:

@@ -7,10 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from cases.trainings import classes, mlp, paste, score, take_step, train, values
-from thalweg.diagnosis.changes import CHANGES
+from tests.diagnosis.changes.by_name import BY_NAME
 from thalweg.tasks import Training
-
-BY_NAME = {change.name: change for change in CHANGES}
 
 
 class Listed(nn.Module):

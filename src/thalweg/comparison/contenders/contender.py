@@ -11,11 +11,11 @@ from thalweg.comparison.contenders.external import ExternalOptimizer
 from thalweg.comparison.contenders.implementation import Implementation, Model, Roles, implementation_of
 from thalweg.comparison.contenders.record import ContenderRecord
 from thalweg.errors import KeywordError, TaskError, nearest_setting
-from thalweg.optim import keywords
 from thalweg.optim.routing import GroupOverrides
 from thalweg.optim.setting_warnings import suppress_warnings, warn
+from thalweg.optim.settings import keywords
 from thalweg.rules import Range, Rule
-from thalweg.tasks.tunable import Tunable
+from thalweg.tasks.tuning.tunable import Tunable
 
 Settings = dict[str, Any]  # numbers; of a task's own choices also texts, booleans and None
 _Value = TypeVar("_Value")

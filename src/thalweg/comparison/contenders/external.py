@@ -22,7 +22,7 @@ from torch import nn
 
 from thalweg import rules
 from thalweg.errors import KeywordError, SettingError, UnknownNameError, nearest, nearest_setting
-from thalweg.optim import keywords
+from thalweg.optim.settings import keywords
 from thalweg.rules import Hyper, Range, Rule
 from thalweg.rules.core.hyper import Bound
 from thalweg.tasks.catalogue import module_of_file

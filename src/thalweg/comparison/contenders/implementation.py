@@ -16,8 +16,8 @@ from thalweg.comparison.contenders.external import ExternalOptimizer
 from thalweg.engine import population
 from thalweg.engine.core.precision import compute_dtype
 from thalweg.errors import RoutingError, SettingError
-from thalweg.optim import keywords
 from thalweg.optim.routing import NO_OVERRIDES, GroupOverrides, Routing, route
+from thalweg.optim.settings import keywords
 from thalweg.registry import name_of_rule, rule_from_name
 from thalweg.rules import Rule, Wrapper
 from thalweg.rules.composition.composite import CompositeRule

@@ -17,7 +17,7 @@ from thalweg.comparison.training.runs import Trial
 from thalweg.comparison.training.trainer import DeviceLost
 from thalweg.comparison.training.workload import Workload
 from thalweg.engine.core import devices
-from thalweg.tasks.isolation import apply_settings
+from thalweg.tasks.reproducibility.isolation import apply_settings
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,7 +23,7 @@ from thalweg.comparison.training.trainer import DeviceLost
 from thalweg.comparison.training.workload import Workload
 from thalweg.engine.core import devices
 from thalweg.errors import TaskError
-from thalweg.tasks.isolation import portable_settings
+from thalweg.tasks.reproducibility.isolation import portable_settings
 
 # A training hangs if it has not ended after so many seconds, plus a multiple of its predicted time.
 MIN_TIMEOUT_S, TIMEOUT_FACTOR = 60.0, 20

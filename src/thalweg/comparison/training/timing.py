@@ -25,7 +25,7 @@ from thalweg.engine.core.threads import num_cores
 from thalweg.errors import TaskError
 from thalweg.optim import RuleOptimizer
 from thalweg.tasks import Task, seeded
-from thalweg.tasks.isolation import isolated
+from thalweg.tasks.reproducibility.isolation import isolated
 from thalweg.tasks.user_code import raise_task_errors, task_error
 
 POPULATIONS = (8, 32, 128)  # members of the populations tried: two sizes tell the time, the third suits small models

@@ -21,8 +21,8 @@ from thalweg.comparison.training.result import Evaluation, TrainingResult, end_o
 from thalweg.comparison.training.runs import Run, SingleRun, Trial
 from thalweg.engine.core import devices
 from thalweg.tasks import Task, TrainingFunction, seeded
-from thalweg.tasks.isolation import isolated
 from thalweg.tasks.measurement import best_index
+from thalweg.tasks.reproducibility.isolation import isolated
 from thalweg.tasks.tuning import task_at
 from thalweg.tasks.user_code import describe, describe_with_line
 

@@ -24,9 +24,9 @@ from thalweg.comparison.training.trainer import ReportShare, ignore_share, isola
 from thalweg.comparison.training.workload_record import SPLITS, WorkloadRecord
 from thalweg.engine.core import devices
 from thalweg.tasks import Task, TrainingFunction
-from thalweg.tasks.isolation import isolated
-from thalweg.tasks.tunable import Tunable
+from thalweg.tasks.reproducibility.isolation import isolated
 from thalweg.tasks.tuning import code_of_tunables, task_at, tunables_of_task
+from thalweg.tasks.tuning.tunable import Tunable
 from thalweg.tasks.user_code import task_error
 
 MIN_EVALUATIONS, MAX_EVALUATIONS = 4, 16  # of a training; between them, one evaluation per pass

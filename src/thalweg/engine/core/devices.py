@@ -246,6 +246,12 @@ def is_lost(device: torch.device) -> bool:
     return False
 
 
+def is_capturing() -> bool:
+    """Return True if the work on the current CUDA stream is captured. It neither waits nor initializes CUDA."""
+    is_initialized: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # of torch
+    return is_initialized and torch.cuda.is_current_stream_capturing()
+
+
 @contextmanager
 def restored_random_states() -> Iterator[None]:
     """Restore the random states of the CPU and of all accelerators in use at the end of a ``with`` block.

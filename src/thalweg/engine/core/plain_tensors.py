@@ -39,6 +39,11 @@ def address(tensor: Tensor) -> int:
         return 0
 
 
+def write_count(tensor: Tensor) -> int:
+    """Return how often a tensor was written to, as autograd counts. Tensors of the inference mode have no count."""
+    return 0 if tensor.is_inference() else tensor._version
+
+
 def fake_mode_is_active() -> bool:
     """Return True under torch's FakeTensorMode, in which tensors have shapes but no numbers."""
     try:

@@ -12,7 +12,7 @@ import torch
 from thalweg.engine.core import memory_probe
 from thalweg.engine.kernels.c_operations import TYPES, assignment
 from thalweg.engine.kernels.c_runtime import DRIVER, PRELUDE
-from thalweg.engine.kernels.expressions import offset, result_of, term, variable
+from thalweg.engine.kernels.expressions import column_of, offset, result_of, term, variable
 from thalweg.engine.kernels.passes import Axes, Passes
 from thalweg.engine.kernels.recording import Operation, RecordedReduction, RecordedValue, UnknownOperationError
 from thalweg.rules import Max, Mean, Norm
@@ -63,7 +63,7 @@ def _gather_function(passes: Passes) -> str:
     """Return the function that combines the results of all tensors of a call for reductions over the model."""
     lines = ["static void gather(int64_t pass, int64_t count, void *const *at, double *model) {"]
     for k, reduction in enumerate(passes.model_reductions):
-        column = _column_of(passes, reduction)
+        column = column_of(passes, reduction)
         lines += [
             f"    if (pass == {passes.pass_of(reduction)}) {{",
             f"        double total = *(const double *)at[{column} * count];",
@@ -75,11 +75,6 @@ def _gather_function(passes: Passes) -> str:
             "    }",
         ]
     return "\n".join([*lines, "}"])
-
-
-def _column_of(passes: Passes, reduction: RecordedReduction) -> int:
-    """Return the column of ``at`` for the results of a reduction; the next column is for the partial results."""
-    return 2 + len(passes.recording.state) + 2 * passes.reductions.index(reduction)
 
 
 def _accumulate(target: str, value: str, reduction: RecordedReduction) -> str:
@@ -133,7 +128,7 @@ class _PassPrinter:
         if element is not None and element.place in places:
             loads.append((passes.axes, f"const int64_t v{element.place} = i;"))
         for reduction in passes.reductions:
-            place, dtype, column = reduction.result.place, TYPES[reduction.result.dtype], _column_of(passes, reduction)
+            place, dtype, column = reduction.result.place, TYPES[reduction.result.dtype], column_of(passes, reduction)
             axes = passes.axes_of(reduction.result)
             if place in places and reduction.over_model:
                 k = passes.model_reductions.index(reduction)
@@ -194,7 +189,7 @@ class _PassPrinter:
     def _accumulator(self, reduction: RecordedReduction) -> _Accumulator:
         """Return the lines that compute the part of a block in a reduction."""
         form, place = self.passes.form_of(reduction), reduction.result.place
-        column = _column_of(self.passes, reduction)
+        column = column_of(self.passes, reduction)
         value = term(reduction)
         if form == "columns":
             return _Accumulator(
@@ -260,7 +255,7 @@ class _PassPrinter:
 
     def _combine_blocks(self, reduction: RecordedReduction) -> list[str]:
         """Return the lines that complete a reduction from the partial results of the blocks."""
-        passes, column = self.passes, _column_of(self.passes, reduction)
+        passes, column = self.passes, column_of(self.passes, reduction)
         rows, result_axes = passes.rows_in_block, passes.axes_of(reduction.result)
         width = "M" if "m" in result_axes else "1"
         target = f"into[{'b * ' + width if 'b' in result_axes else '0'} + m]"
@@ -287,7 +282,7 @@ class _PassPrinter:
         return ["    {", *self._initialize(reduction), *loops, *self._finish(reduction), "    }"]
 
     def _initialize(self, reduction: RecordedReduction) -> list[str]:
-        column = _column_of(self.passes, reduction)
+        column = column_of(self.passes, reduction)
         count = " * ".join(axis.upper() for axis in self.passes.axes_of(reduction.result)) or "1"
         return [
             f"        double *into = at[{column} * count];",

@@ -10,6 +10,11 @@ def variable(value: RecordedValue) -> str:
     return f"v{value.place}"
 
 
+def column_of(passes: Passes, reduction: RecordedReduction) -> int:
+    """Return the column of ``at`` for the results of a reduction; the next column is for the partial results."""
+    return 2 + len(passes.recording.state) + 2 * passes.reductions.index(reduction)
+
+
 def offset(axes: Axes) -> str:
     """Return the offset of an element in a tensor that varies along these axes alone.
 

@@ -12,8 +12,8 @@ from thalweg.engine.core.program import Program
 from thalweg.engine.kernels.cuda import scalars as scalar_kernels
 from thalweg.engine.scalars.program import ScalarInputs, TensorEvaluator, row_names, scalar_program
 from thalweg.errors import ParameterError
-from thalweg.optim.binding import Binding
-from thalweg.optim.scalar_state import ScalarArray
+from thalweg.optim.parameters.binding import Binding
+from thalweg.optim.state.scalar_state import ScalarArray
 from thalweg.rules import record
 from thalweg.rules.math import hashing
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.optim.scalar_state import ScalarArray, ScalarState
+from thalweg.optim.state.scalar_state import ScalarArray, ScalarState
 
 
 class DeviceScalarArray(ScalarArray):

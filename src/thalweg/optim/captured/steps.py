@@ -8,18 +8,18 @@ import torch
 from torch import Tensor
 
 from thalweg.engine.core.batch import BatchStep
+from thalweg.engine.core.devices import is_capturing
 from thalweg.engine.core.program import Program
 from thalweg.engine.scalars.expressions import UntraceableError
 from thalweg.engine.scalars.program import ScalarInputs, TensorEvaluator, number_settings, scalar_program
 from thalweg.errors import KeywordError, ParameterError, SettingError
-from thalweg.optim import keywords
-from thalweg.optim.binding import Binding
-from thalweg.optim.bindings import Bindings, GroupBindings, ProgramFor
 from thalweg.optim.captured.binding import DeviceBinding, missed_scalars
-from thalweg.optim.captured.groups import DeviceGroup
 from thalweg.optim.captured.scalar_state import DeviceScalarState
-from thalweg.optim.captured.streams import is_capturing
-from thalweg.optim.step_preparation import BoundGradients, StepPreparation
+from thalweg.optim.parameters.binding import Binding
+from thalweg.optim.parameters.bindings import Bindings, GroupBindings, ProgramFor
+from thalweg.optim.settings import keywords
+from thalweg.optim.settings.device_groups import DeviceGroup
+from thalweg.optim.step.step_preparation import BoundGradients, StepPreparation
 from thalweg.rules import Rule
 
 _SHAPE = torch.Size((2, 2))  # of any matrix

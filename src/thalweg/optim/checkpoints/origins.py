@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from thalweg.errors import ParameterError
-from thalweg.optim import keywords
 from thalweg.optim.checkpoints.conversions import convert
 from thalweg.optim.checkpoints.evaluation import EVALUATING
+from thalweg.optim.settings import keywords
 from thalweg.rules import Rule
 
 Groups = Sequence[Mapping[str, Any]]

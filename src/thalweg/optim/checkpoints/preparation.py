@@ -8,11 +8,12 @@ from typing import Any, ClassVar, Protocol
 from torch import Tensor
 
 from thalweg.errors import ParameterError
-from thalweg.optim import keywords, shared_state
 from thalweg.optim.checkpoints.evaluation import EVALUATING, check_evaluation
 from thalweg.optim.checkpoints.origins import Groups, Origin, identify
 from thalweg.optim.checkpoints.parameter_names import same_parameter
 from thalweg.optim.checkpoints.records import RecordReader, step_count
+from thalweg.optim.settings import keywords
+from thalweg.optim.state import shared_state
 from thalweg.rules import Rule
 
 Warn = Callable[[str, str], None]  # of a topic and a message

@@ -15,8 +15,8 @@ from thalweg.engine.core.shards import distribute_like, is_dtensor
 from thalweg.errors import ParameterError, SettingError
 from thalweg.optim.checkpoints.evaluation import TRAIN_PARAM
 from thalweg.optim.checkpoints.origins import Origin
-from thalweg.optim.shared_state import MODEL_STEPS
-from thalweg.optim.state_entries import as_engine_tensor, check_shape
+from thalweg.optim.state.shared_state import MODEL_STEPS
+from thalweg.optim.state.state_entries import as_engine_tensor, check_shape
 from thalweg.rules import Rule
 from thalweg.rules.composition.wrapper import unwrap
 from thalweg.rules.core.state import StateTensor, like_param

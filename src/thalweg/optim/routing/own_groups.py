@@ -6,8 +6,8 @@ from typing import Any
 from torch import Tensor
 
 from thalweg.errors import ParameterError, ParameterTypeError, RoutingError, shown
-from thalweg.optim import keywords
 from thalweg.optim.routing.assignment import Assignment, GroupOverrides
+from thalweg.optim.settings import keywords
 from thalweg.rules import Rule
 
 

@@ -9,7 +9,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from thalweg.engine.core.shards import flat_pieces
 from thalweg.errors import RoutingError
-from thalweg.optim.parameter_checks import can_be_trained
+from thalweg.optim.parameters.parameter_checks import can_be_trained
 from thalweg.optim.routing.wrapped_modules import class_name, named_modules
 
 # The number of matrices in one weight of a recurrent module.

@@ -10,9 +10,8 @@ from typing import Any
 from torch import nn
 
 from thalweg.errors import KeywordError, ParameterTypeError, RoutingError, SettingError, nearest, shown
-from thalweg.optim import keywords
 from thalweg.optim.optimizer import RuleOptimizer
-from thalweg.optim.parameter_checks import can_be_trained
+from thalweg.optim.parameters.parameter_checks import can_be_trained
 from thalweg.optim.routing import plan_table
 from thalweg.optim.routing.assignment import Assignment, GroupOverrides
 from thalweg.optim.routing.own_groups import divide_groups
@@ -20,6 +19,7 @@ from thalweg.optim.routing.role import MATRIX_ROLES, ROLES, UNDECAYED_ROLES
 from thalweg.optim.routing.roles import ParameterRole, roles_of
 from thalweg.optim.rule_classes import optimizer_for
 from thalweg.optim.setting_warnings import warn
+from thalweg.optim.settings import keywords
 from thalweg.registry import as_rule, combine_rules
 from thalweg.rules import Rule
 from thalweg.rules.composition.composite import settings_prefix

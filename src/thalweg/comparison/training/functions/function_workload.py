@@ -22,8 +22,8 @@ from thalweg.comparison.training.workload_record import SPLITS, WorkloadRecord
 from thalweg.engine.core import devices
 from thalweg.errors import TaskError
 from thalweg.tasks import TrainingFunction
-from thalweg.tasks.tunable import Tunable
 from thalweg.tasks.tuning import code_of_tunables, tunables_of_task
+from thalweg.tasks.tuning.tunable import Tunable
 from thalweg.tasks.user_code import task_error
 
 

@@ -19,7 +19,8 @@ from thalweg.comparison.training.functions.closure_steps import accept_closures
 from thalweg.comparison.training.functions.optimizer_use import OptimizerUse
 from thalweg.comparison.training.functions.parameter_groups import is_groups, resolve_groups
 from thalweg.errors import SettingError, TaskError
-from thalweg.optim import RuleOptimizer, keywords
+from thalweg.optim import RuleOptimizer
+from thalweg.optim.settings import keywords
 from thalweg.tasks.user_code import task_error
 
 OBSERVED_STEPS = 3  # from the first; later the groups are read at reports

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.tasks.isolation import isolated
+from thalweg.tasks.reproducibility.isolation import isolated
 from thalweg.tasks.training import Training
 from thalweg.tasks.user_code import is_users_file
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from thalweg.engine.kernels.c_operations import TYPES, assignment
-from thalweg.engine.kernels.expressions import offset
+from thalweg.engine.kernels.expressions import column_of, offset
 from thalweg.engine.kernels.passes import Axes, Passes
 from thalweg.engine.kernels.recording import Operation, RecordedReduction, RecordedValue
 from thalweg.rules import Max
@@ -46,16 +46,12 @@ def address(passes: Passes, column: int) -> str:
 
 def results_of(passes: Passes, reduction: RecordedReduction) -> str:
     """Return the address of the results of a reduction."""
-    return f"(double *){address(passes, _column(passes, reduction))}"
+    return f"(double *){address(passes, column_of(passes, reduction))}"
 
 
 def partials_of(passes: Passes, reduction: RecordedReduction) -> str:
     """Return the address of the partial results of a reduction."""
-    return f"(double *){address(passes, _column(passes, reduction) + 1)}"
-
-
-def _column(passes: Passes, reduction: RecordedReduction) -> int:
-    return 2 + len(passes.recording.state) + 2 * passes.reductions.index(reduction)
+    return f"(double *){address(passes, column_of(passes, reduction) + 1)}"
 
 
 def pointer(passes: Passes, column: int, value: RecordedValue) -> str:

@@ -1,0 +1,1 @@
+"""Settings: those of a rule as the keywords, groups and signatures of ``torch.optim``."""

@@ -1,0 +1,1 @@
+"""A step: prepared, planned on a backend, and taken by one thread at a time."""

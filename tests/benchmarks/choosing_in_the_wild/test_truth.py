@@ -1,0 +1,162 @@
+"""The search of the true best settings, and the record of it."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from benchmarks.choosing_in_the_wild import bank as banks
+from benchmarks.choosing_in_the_wild import record, regret, truth
+from benchmarks.choosing_in_the_wild.bank import TRUTH_SEEDS, Bank, source_of
+from benchmarks.choosing_in_the_wild.methods import Request
+from benchmarks.choosing_in_the_wild.training import CONTENDERS, Training, TrainingRun
+from benchmarks.choosing_in_the_wild.trainings import TRAININGS
+from benchmarks.choosing_in_the_wild.truth import LEVELS, Level
+from tests.benchmarks.choosing_in_the_wild.made import BEST_LR, CALLS, MADE
+from thalweg.comparison.contenders.parsing import parse
+
+SMALL = Level(sobol=8, near=4, retrained=6, seeds=2, finalists=2)
+
+
+def test_the_seeds_of_search_and_truth_are_apart() -> None:
+    searched = {banks.SEARCH_SEED, *banks.RETRAINING_SEEDS}
+    assert not searched & set(TRUTH_SEEDS)
+    assert len(TRUTH_SEEDS) == 20
+    request = Request(MADE, ("sgd",), 1.0, seed=0)
+    assert request.training_seed(0) > max(TRUTH_SEEDS)
+    assert Request(MADE, ("sgd",), 1.0, seed=1).training_seed(0) > request.training_seed(50_000)
+
+
+def test_levels_grow_and_begin_alike() -> None:
+    assert all(first.sobol < second.sobol for first, second in pairwise(LEVELS))
+    for contender in CONTENDERS:
+        few, many = (truth.sobol_settings(contender, count) for count in (4, 8))
+        assert few[:4] == many[:4]
+        assert few[4:] == many[8:12]
+        assert few[0]["lr"] != parse(contender).rule.settings()["lr"]
+        assert set(few[0]) == parse(contender).space(2).keys()
+        assert set(few[4]) == parse(contender).space(3).keys()
+
+
+def test_settings_near_a_center_lie_in_the_range() -> None:
+    center = {"lr": 10.0, "momentum": 0.9}
+    near = truth.settings_near("momentum", [center], 40)
+    positions = [parse("momentum").space(3)["lr"].position(settings["lr"]) for settings in near]
+    assert max(positions) == 1.0
+    assert 0.6 < min(positions) < 0.95
+    assert all(settings.keys() <= {"lr", "momentum"} for settings in near)
+    assert len({settings.get("momentum") for settings in near}) > 20
+
+
+def test_the_search_finds_the_best_rate_and_does_not_trust_a_lucky_seed(bank: Bank) -> None:
+    finalists = truth.search(bank, MADE, "sgd", SMALL)
+    assert len(finalists) == 2
+    tried = {lr for lr, seed in CALLS if seed == 0}
+    assert any(1.1 < lr < 1.3 for lr in tried)  # a lucky one took part
+    assert finalists[0]["lr"] == min(tried, key=lambda lr: abs(math.log10(lr / BEST_LR)))
+    assert not any(1.1 < settings["lr"] < 1.3 for settings in finalists)
+    trained = len(CALLS)
+    assert truth.search(bank, MADE, "sgd", SMALL) == finalists
+    assert len(CALLS) == trained
+    assert bank.true_value(MADE, "sgd", {}).count == 20  # the starting points are known, too
+    assert bank.true_value(MADE, "sgd", parse("sgd").recommended).count == 20
+    assert len(CALLS) == trained
+
+
+def test_validation_ranks_and_not_the_test() -> None:
+    bank = Bank(None, stored=None, trains=False)
+    for lr, validation, test in ((0.1, 1.0, 2.0), (0.2, 2.0, 1.0)):
+        bank.add(MADE, "sgd", {"lr": lr}, 0, TrainingRun(validation, test, (validation,), 1.0))
+    ranked = truth.ranked_by(bank, MADE, "sgd", [{"lr": 0.2}, {"lr": 0.1}, {"lr": 0.2}], [0])
+    assert ranked == [{"lr": 0.1}, {"lr": 0.2}]
+
+
+def test_leaders_have_the_lowest_mean_costs(bank: Bank) -> None:
+    assert truth.leaders(bank, MADE, 1) == ["sgd"]  # none is known: in the order of the contenders
+    bank.true_value(MADE, "sgd", {"lr": 10 * BEST_LR})
+    assert truth.leaders(bank, MADE, 1) == ["sgd"]
+    bank.true_value(MADE, "momentum", {"lr": 2 * BEST_LR})
+    assert truth.leaders(bank, MADE, 1) == ["momentum"]
+    assert truth.leaders(bank, MADE, 5) == ["momentum", "sgd"]
+    assert list(truth.units({"made": ("momentum", "sgd"), "more": ("adam",)}, [1, 2])) == [
+        ("more", "adam", 1), ("made", "momentum", 1), ("made", "sgd", 1),
+        ("more", "adam", 2), ("made", "momentum", 2), ("made", "sgd", 2),
+    ]  # fmt: skip
+
+
+def condensed(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    levels = replace(SMALL, sobol=2, near=0), SMALL
+    monkeypatch.setattr(record, "LEVELS", levels)
+    for level in levels:
+        for contender in MADE.contenders:
+            truth.search(bank, MADE, contender, level)
+    frozen = Bank(bank.path, stored=None, trains=False)
+    return record.condense(frozen, {"made": MADE})
+
+
+def check_schema(stored: Mapping[str, Any], trainings: Mapping[str, Training]) -> None:
+    """Check what readers of a record rely on."""
+    assert stored["seeds_of_the_truth"] == [TRUTH_SEEDS[0], TRUTH_SEEDS[-1]]
+    assert {"machine", "versions", "levels"} < stored.keys()
+    for name, entry in stored["trainings"].items():
+        training = trainings[name]
+        assert entry["source"] == source_of(training.train), f"{name} was edited; run search and condense"
+        assert entry["contenders"].keys() == set(training.contenders)
+        known = {key: item for key, item in entry["contenders"].items() if item["level"]}
+        assert bool(known) == (entry["best"] is not None)
+        for item in known.values():
+            best = item["best"]
+            assert item["regret"] == pytest.approx(
+                training.regret(best["cost"], known[entry["best"]]["best"]["cost"]), abs=1e-4
+            )
+            assert item["regret"] >= 0
+            assert best["standard_error"] > 0
+            assert training.score(best["cost"]) == pytest.approx(best["test"], rel=1e-4)
+            assert item["trainings"] > 20
+        costs = [value["cost"] for value in entry["values"]]
+        assert costs == sorted(costs)
+        assert len(costs) >= len(known)
+
+
+def test_the_record_of_a_made_search(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored = json.loads(json.dumps(condensed(bank, monkeypatch), allow_nan=False))
+    check_schema(stored, {"made": MADE})
+    entry = stored["trainings"]["made"]
+    assert {item["level"] for item in entry["contenders"].values()} == {2}
+    assert len(entry["contenders"]["sgd"]["starts"]) == 2
+    diverged = sum(item["diverged"] for item in entry["contenders"].values())
+    assert diverged == sum(lr > 5 for lr, _ in CALLS) > 0
+
+
+def test_a_better_setting_that_a_method_recommended_becomes_the_truth(
+    bank: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = condensed(bank, monkeypatch)["trainings"]["made"]
+    bank.true_value(MADE, "momentum", {"lr": BEST_LR})
+    bank.result(MADE, "sgd", {"lr": BEST_LR}, TRUTH_SEEDS[-1])  # a single seed is no evaluation
+    after = condensed(bank, monkeypatch)["trainings"]["made"]
+    assert after["best"] == "momentum"
+    assert after["contenders"]["momentum"]["best"]["settings"] == {"lr": BEST_LR}
+    assert after["contenders"]["sgd"]["best"] == before["contenders"]["sgd"]["best"]
+    assert after["contenders"]["sgd"]["regret"] > before["contenders"]["sgd"]["regret"]
+    assert len(after["values"]) == len(before["values"]) + 1
+
+
+def test_an_unfinished_search_is_called_so(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record, "LEVELS", (SMALL,))
+    truth.search(bank, MADE, "sgd", SMALL)
+    bank.result(MADE, "momentum", {"lr": 0.1}, 0)
+    entry = record.condense(Bank(bank.path, stored=None, trains=False), {"made": MADE})["trainings"]["made"]
+    assert entry["contenders"]["momentum"] == {"level": 0, "trainings": 1}
+    assert entry["best"] == "sgd"
+    assert regret.best_of({"trainings": {"made": entry}}, MADE)[0] == ("sgd",)
+
+
+def test_the_committed_record() -> None:
+    stored = regret.load_record()
+    assert stored["trainings"].keys() == TRAININGS.keys()
+    check_schema(stored, TRAININGS)
