@@ -1,7 +1,7 @@
 """Certainty: the strength of a verdict, in one sentence that a heading can hold."""
 
 from thalweg.comparison import Comparison
-from thalweg.comparison.results.cautions import preferred_on_validation
+from thalweg.comparison.results.preferences import preferred_on_validation
 
 
 def how_sure(comparison: Comparison) -> str:
@@ -14,7 +14,7 @@ def how_sure(comparison: Comparison) -> str:
     race = comparison.findings.race
     seeds = max(map(len, race.scores.values()), default=0)
     over_seeds = f"over {seeds} seeds" if seeds > 1 else "over one seed"
-    rivals, tied = len(race.scores) - 1, len(verdict.tied)
+    raced, tied = sum(map(bool, race.scores.values())), len(verdict.tied)
     start = "" if comparison.record.finished else "So far: "
     winner = next((summary for summary in summaries if summary.name == verdict.recommended), None)
     if verdict.settled == "unended":
@@ -28,10 +28,17 @@ def how_sure(comparison: Comparison) -> str:
     if verdict.settled == "open" and comparison.equal_seeds is not None:
         return f"{start}Not settled: all seeds give the same values, so they are the evidence of one seed."
     if verdict.settled == "best":
-        shown = "its rival is" if rivals == 1 else f"all {rivals} rivals that raced are"
-        return f"{start}Sure: {shown} shown to be worse, {over_seeds}."
+        shown, rivals = raced - tied, raced - 1
+        which = (
+            "its rival is"
+            if rivals == 1
+            else f"{'all' if shown == rivals else f'{shown} of'} {rivals} rivals that raced are"
+        )
+        return f"{start}Sure: {which} shown to be worse, {over_seeds}."
     if verdict.settled == "within":
         return f"{start}Sure to within {comparison.margin}: {tied} contenders are shown to be this close, {over_seeds}."
+    if verdict.settled == "unraced" and race.settled == "best":
+        return f"{start}Not settled: too few settings of the rivals were searched."
     if verdict.settled == "unraced":
         return f"{start}Not settled: the leader of the search was not raced against the others."
     return f"{start}Not settled: {tied} contenders are not told apart, {over_seeds}."
