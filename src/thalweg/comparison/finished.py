@@ -12,11 +12,11 @@ from thalweg.comparison.presentation.plain_results import comparison_json
 from thalweg.comparison.presentation.trial_table import TrialTable
 from thalweg.comparison.protocol.procedure import Findings
 from thalweg.comparison.results.cautions import cautions
+from thalweg.comparison.results.checks.preferences import softened
+from thalweg.comparison.results.checks.same_value import MAX_CHANCE, find_same_value
 from thalweg.comparison.results.environment import device_of, mixed_hardware
 from thalweg.comparison.results.functions.equal_seeds import EqualSeeds, find_equal_seeds
-from thalweg.comparison.results.functions.same_value import MAX_CHANCE, find_same_value
 from thalweg.comparison.results.half_sample_check import half_sample_check
-from thalweg.comparison.results.preferences import softened
 from thalweg.comparison.results.records import ComparisonRecord, TrialRecord
 from thalweg.comparison.results.scoring import plan_covering
 from thalweg.comparison.results.storage.trials import StoredTrials

@@ -1,7 +1,7 @@
 """Certainty: the strength of a verdict, in one sentence that a heading can hold."""
 
 from thalweg.comparison import Comparison
-from thalweg.comparison.results.preferences import preferred_on_validation
+from thalweg.comparison.results.checks.preferences import preferred_on_validation
 
 
 def how_sure(comparison: Comparison) -> str:

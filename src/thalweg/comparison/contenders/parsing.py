@@ -99,11 +99,11 @@ def with_user_settings(contenders: Sequence[Contender], texts: Sequence[str]) ->
     added: dict[str, list[Settings]] = {contender.name: [] for contender in contenders}
     for text in texts:
         base, mark, rest = text.partition(":")
-        spelled = {text, short_name(base.strip()) + mark + rest}
+        spellings = {text, short_name(base.strip()) + mark + rest}
         named = [
             (contender, known[len(contender.name) :])
             for contender in contenders
-            for known in spelled
+            for known in spellings
             if known.startswith(contender.name) and known[len(contender.name) :][:1] in ("", ":", ",")
         ]
         if not named:

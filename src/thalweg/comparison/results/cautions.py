@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 
 from thalweg.comparison.planning.search import order_opened_by
 from thalweg.comparison.protocol.design import SettingDesign
+from thalweg.comparison.results.checks.preferences import preferred_on_validation
+from thalweg.comparison.results.checks.same_value import MAX_CHANCE, find_same_value
 from thalweg.comparison.results.estimate import Estimate
 from thalweg.comparison.results.functions.equal_seeds import EqualSeeds
-from thalweg.comparison.results.functions.same_value import MAX_CHANCE, find_same_value
 from thalweg.comparison.results.functions.unused_settings import find_unused
-from thalweg.comparison.results.preferences import preferred_on_validation
 from thalweg.comparison.results.records import ComparisonRecord
 from thalweg.comparison.results.scoring import unclipped_scores
 from thalweg.comparison.results.summary import Summary

@@ -125,11 +125,11 @@ def _unused(setting: str, trials: Sequence[TrialRecord], certain: bool) -> Unuse
         return None
     _, used = max(replaced, key=lambda entry: len(entry[1].values))
     first = used.values
-    if not all(_agree(others.values, first) for _, others in replaced):
+    if not all(_agree(own.values, first) for _, own in replaced):
         return None
     # A trial that used its own value all the time may have been given the one that all others were set to.
     constant = {value for values in first.values() for value in values}
-    if any(constant != {trial.settings[setting]} for trial, others in observed if others is None):
+    if any(constant != {trial.settings[setting]} for trial, own in observed if own is None):
         return None
     # A limit, such as min(lr, 0.01), also gives the same values: to all trials that lie on one side of it.
     peak = max(constant)

@@ -100,9 +100,9 @@ def _called_from(own: ast.AST, file: ast.Module) -> list[ast.AST]:
     pending = [own]
     while pending:
         named = {node.id for node in ast.walk(pending.pop()) if isinstance(node, ast.Name)}
-        found = [defined.pop(name) for name in sorted(named & defined.keys())]
-        called += found
-        pending += found
+        reached = [defined.pop(name) for name in sorted(named & defined.keys())]
+        called += reached
+        pending += reached
     return called
 
 
