@@ -56,7 +56,7 @@ EXPORTS = {
 ERRORS = """
     BudgetError ComparisonInterrupted DeviceError DiagnosisError DiagnosisInterrupted KeywordError MissingPackageError
     ParameterError ParameterTypeError RoutingError SettingError SettingWarning StoreError TaskError ThalwegError
-    UnknownNameError is_hidden nearest nearest_setting printable shown
+    UnknownNameError is_hidden letters_of nearest nearest_setting printable shown
 """
 
 

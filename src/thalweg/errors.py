@@ -193,18 +193,26 @@ def nearest_setting(name: object, valid: Iterable[str]) -> str:
         ('Did you mean lr?', 'Did you mean beta1?')
     """
     names = list(valid)
-    if isinstance(name, str) and not any(_letters(name) == _letters(known) for known in names):
-        letters = _letters(name)
-        lines = [line for line in _SYNONYMS if letters in map(_letters, line)]
-        lines.sort(key=lambda line: _letters(line[0]) != letters)
+    if isinstance(name, str) and not any(letters_of(name) == letters_of(known) for known in names):
+        letters = letters_of(name)
+        lines = [line for line in _SYNONYMS if letters in map(letters_of, line)]
+        lines.sort(key=lambda line: letters_of(line[0]) != letters)
         meant = list(dict.fromkeys(known for line in lines for known in line if known in names))
         if meant:
             return f"Did you mean {' or '.join(meant[:3])}?"
     return nearest(name, names)
 
 
-def _letters(name: str) -> str:
-    """Return a name in small letters, without hyphens, underscores and spaces."""
+def letters_of(name: str) -> str:
+    """Return a name in small letters, without hyphens, underscores and spaces.
+
+    Args:
+        name: The name.
+
+    Example:
+        >>> letters_of("Adam-W"), letters_of("schedule_free_adamw")
+        ('adamw', 'schedulefreeadamw')
+    """
     return name[:100].lower().translate(str.maketrans("", "", "-_ "))
 
 
@@ -223,7 +231,7 @@ def nearest(name: object, valid: Iterable[str]) -> str:
         'Did you mean adamw?'
     """
     names = sorted(valid)
-    same = [known for known in names if isinstance(name, str) and _letters(known) == _letters(name) != ""]
+    same = [known for known in names if isinstance(name, str) and letters_of(known) == letters_of(name) != ""]
     if len(same) == 1:
         return f"Did you mean {same[0]}?"
     matches = get_close_matches(name[:100].lower(), names, n=3, cutoff=0.5) if isinstance(name, str) else []

@@ -223,6 +223,12 @@ def test_the_list_is_filtered_by_words_of_explain() -> None:
     assert {"sam", "asam", "lbfgs"} <= names("closure")
     assert "adamw" in names("decoupled", "elementwise")
     assert "adam" not in names("decoupled", "elementwise")
+    assert names("Adam-W") >= {"adamw", "nadamw", "schedule_free_adamw"}
+    assert "adam" not in names("Adam-W")
+    assert names("Adam-W") == names("adam_w") <= names("AdamW")
+    assert names("Schedule Free") == {"schedule_free_sgd", "schedule_free_adamw"}
+    with pytest.raises(UnknownNameError, match=r"^No optimizer matches: adamv\. Did you mean adam or "):
+        invoke("list", "adamv")
     with pytest.raises(UnknownNameError, match=r"^No optimizer matches: zzz, adam\. Remove a filter\.$"):
         invoke("list", "zzz", "adam")
 

@@ -115,6 +115,36 @@ def test_a_momentum_that_the_training_cycles_is_cautioned_with_the_line() -> Non
     assert "cycle_momentum=False" in caution
 
 
+def test_a_learning_rate_that_is_set_to_a_default_is_refused() -> None:
+    """The default of Adam is tried, and then the loop changes nothing."""
+
+    def train(make_optimizer, report):
+        model = nn.Linear(1, 1)
+        optimizer = make_optimizer(model)
+        optimizer.param_groups[0]["lr"] = 1e-3
+        for _ in range(STEPS):
+            take_step(model, optimizer)
+        report(loss_of(model))
+
+    with pytest.raises(TaskError, match="the function must use the learning rate of the optimizer that it gets"):
+        compare(train, ["adam"], budget="12trials")
+
+
+def test_a_weight_decay_that_is_set_names_no_scheduler() -> None:
+    def train(make_optimizer, report):
+        model = nn.Linear(1, 1)
+        optimizer = make_optimizer([{"params": model.parameters(), "weight_decay": 0.5}])
+        for _ in range(STEPS):
+            take_step(model, optimizer)
+        report(loss_of(model))
+
+    comparison = compare(train, ["adamw"], budget="30trials")
+    (caution,) = [caution for caution in comparison.cautions if "does not use" in caution]
+    line = f"{HERE}:{inspect.getsourcelines(train)[1] + 2}"
+    assert caution.startswith("The training does not use weight_decay of adamw, which was searched from 0")
+    assert caution.endswith(f", in the optimizer that {line} makes. Leave it to the optimizer, or fix it in --with.")
+
+
 def test_a_contender_whose_settings_all_score_alike_is_cautioned() -> None:
     def train(make_optimizer, report):
         model = nn.Linear(1, 1)
@@ -149,6 +179,10 @@ def trial(setting: str, value: float, changed: dict[str, list[float]] | None, co
         ("lr", [0.1, 0.1, 0.1], lambda lr: {"report 1": [0.2]}, (False, False)),  # one value
         ("lr", [0.3 + k / 10 for k in range(6)], lambda lr: {"report 1": [0.2]}, (True, True)),
         ("lr", [0.01, 0.1, 1.0], lambda lr: {"report 1": [0.2]} if lr < 1 else None, (False, False)),
+        # A trial at the value that the loop sets has changed nothing: that shows no use.
+        ("lr", [0.01, 0.1, 1.0], lambda lr: None if lr == 0.1 else {"report 1": [0.1]}, (True, True)),
+        ("lr", [0.01, 0.1, 1.0], lambda lr: None if lr == 0.1 else {"step 1": [0.2], "report 1": [0.1]}, (False,) * 2),
+        ("lr", [0.01, 0.1, 1.0], lambda lr: None, (False, False)),
     ],
 )
 def test_a_setting_is_unused_if_trainings_that_differ_in_it_used_the_same(
@@ -157,7 +191,8 @@ def test_a_setting_is_unused_if_trainings_that_differ_in_it_used_the_same(
     found = find_unused([trial(setting, value, changed(value)) for value in values], certain=certain)
     assert bool(found) == is_unused[not certain]
     if found:
-        assert (found[0].setting, found[0].contenders, found[0].line) == (setting, ["adam"], "f.py:1")
+        assert (found[0].setting, found[0].contenders) == (setting, ["adam"])
+        assert found[0].where == ", in the optimizer that f.py:1 makes"
         assert (found[0].low, found[0].high, found[0].count) == (min(values), max(values), len(values))
 
 

@@ -22,11 +22,14 @@ from thalweg.report.contender_findings import findings_of
 from thalweg.report.raw_numbers import raw_numbers, size_of
 
 
-def with_verdict(measured: Comparison, finished: str | None = "now", **changes: object) -> SimpleNamespace:
+def with_verdict(
+    measured: Comparison, finished: str | None = "now", race: str = "best", **changes: object
+) -> SimpleNamespace:
+    scores = {name: [1.0] for name in "abcd"}
     return SimpleNamespace(
         verdict=replace(measured.verdict, **changes),
         contenders=measured.contenders,
-        findings=measured.findings,
+        findings=replace(measured.findings, race=replace(measured.findings.race, settled=race, scores=scores)),
         equal_seeds=measured.equal_seeds,
         record=replace(measured.record, finished=finished),
         margin="3 %",
@@ -36,10 +39,12 @@ def with_verdict(measured: Comparison, finished: str | None = "now", **changes: 
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"settled": "best"}, "Sure: "),
+        ({"settled": "best", "tied": ["a"]}, "Sure: all 3 rivals that raced are shown to be worse"),
+        ({"settled": "best", "tied": ["a", "b"]}, "Sure: 2 of 3 rivals that raced are shown to be worse"),
         ({"settled": "within", "tied": ["a", "b"]}, "Sure to within 3 %: 2 contenders are shown to be this close"),
         ({"settled": "open", "tied": ["a", "b", "c"]}, "Not settled: 3 contenders are not told apart"),
-        ({"settled": "unraced"}, "Not settled: the leader of the search was not raced"),
+        ({"settled": "unraced", "race": "unraced"}, "Not settled: the leader of the search was not raced"),
+        ({"settled": "unraced"}, "Not settled: too few settings of the rivals were searched."),
         ({"settled": "unended"}, "Nothing is settled: no training has ended."),
         ({"settled": "none"}, "Nothing is settled: no contender ends reliably"),
         ({"settled": "open", "tied": ["a", "b"], "finished": None}, "So far: Not settled: 2 contenders"),

@@ -25,11 +25,12 @@ def list_(words: tuple[str, ...], as_json: bool) -> None:
 
     The shortlist comes first: the optimizers that a newcomer should try, in this order.
 
-    WORDS are filters: an optimizer is listed if each word occurs in its name, its description, its group, or the lines
-    "Scope" and "Semantics" of `thalweg explain`. Examples: matrix, elementwise, decoupled, closure, parameter-free.
+    WORDS are filters: an optimizer is listed if each word occurs in its name, however it is written (Adam-W, AdamW),
+    in its description, its group, or the lines "Scope" and "Semantics" of `thalweg explain`. Examples: matrix,
+    elementwise, decoupled, closure, parameter-free.
     """
     from thalweg.comparison import CONTENDERS
-    from thalweg.errors import UnknownNameError
+    from thalweg.errors import UnknownNameError, letters_of, nearest
     from thalweg.groups import group_of
     from thalweg.registry import WRAPPERS
     from thalweg.rules import Adam, Rule
@@ -40,7 +41,11 @@ def list_(words: tuple[str, ...], as_json: bool) -> None:
         text = " ".join(
             (name, about, rule.traits.scope, *semantics(rule).values(), group.name if group else "")
         ).lower()
-        return all(word.lower() in text for word in words)
+        names = [letters_of(known) for known in (name, type(rule).__name__)]
+        return all(
+            word.lower() in text or any(letters_of(word) in known for known in names if letters_of(word))
+            for word in words
+        )
 
     contenders = [
         (contender, contender.rule)
@@ -51,7 +56,9 @@ def list_(words: tuple[str, ...], as_json: bool) -> None:
         name: wrapper for name, wrapper in sorted(WRAPPERS.items()) if matches(name, wrapper.summary(), wrapper(Adam()))
     }
     if not contenders and not wrappers:
-        raise UnknownNameError(f"No optimizer matches: {', '.join(words)}. Remove a filter.")
+        similar = nearest(words[0], {**CONTENDERS, **WRAPPERS}) if len(words) == 1 else ""
+        advice = similar if similar.startswith("Did") else "Remove a filter."
+        raise UnknownNameError(f"No optimizer matches: {', '.join(words)}. {advice}")
     if as_json:
         print_json(_as_json(contenders, wrappers))
     else:

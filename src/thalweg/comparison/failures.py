@@ -267,12 +267,17 @@ class FailureMonitor:
         if self._trained and not self._successes:
             raise TaskError(
                 f"{self._workload_name}: at least one training must succeed, and all {len(self._trained)} failed, the "
-                f"first with {self._trained[0].result.message}. Run the same command again when it is mended."
+                f"first with {_error_of(self._trained[0])}. Run the same command again when it is mended."
             )
 
     def _error(self, reason: str) -> TaskError:
         return TaskError(
             f"{self._workload_name}: trainings must run without an error, and {len(self._failing)} of "
-            f"{len(self._trained)} failed with {self._failing[0].result.message}; {reason}. Results so far are stored. "
+            f"{len(self._trained)} failed with {_error_of(self._failing[0])}; {reason}. Results so far are stored. "
             "Run the same command again when it is mended: it tries the failed trainings again."
         )
+
+
+def _error_of(trial: TrialRecord) -> str:
+    """The message of a failed training, without a full stop: a sentence goes on after it."""
+    return trial.result.message.rstrip(".")

@@ -11,7 +11,9 @@ from thalweg.comparison.presentation import overview
 from thalweg.comparison.presentation.plain_results import comparison_json
 from thalweg.comparison.presentation.trial_table import TrialTable
 from thalweg.comparison.protocol.procedure import Findings
-from thalweg.comparison.results.cautions import cautions, softened
+from thalweg.comparison.results.cautions import cautions
+from thalweg.comparison.results.checks.preferences import softened
+from thalweg.comparison.results.checks.same_value import MAX_CHANCE, find_same_value
 from thalweg.comparison.results.environment import device_of, mixed_hardware
 from thalweg.comparison.results.functions.equal_seeds import EqualSeeds, find_equal_seeds
 from thalweg.comparison.results.half_sample_check import half_sample_check
@@ -114,8 +116,21 @@ class Comparison:
         terms = terms_of(self.record, self.findings.race, self.contenders)
         values = {summary.name: summary.value for summary in self.contenders}
         is_one_seed = self.equal_seeds is not None
-        state = run_state(self.record, self.trainings, is_one_seed=is_one_seed, is_running=self._is_running)
+        state = run_state(
+            self.record,
+            self.trainings,
+            is_one_seed=is_one_seed,
+            is_running=self._is_running,
+            same_value=self._same_value,
+        )
         return softened(judge(self.findings, values, terms, state), self.record, self.contenders)
+
+    @property
+    def _same_value(self) -> str:
+        """The value that all settings of the search gave; empty if they differ, or if chance may have done that."""
+        searched = [trial for summary in self.contenders for trial in summary.trials["search"]]
+        value = find_same_value(searched, self.plan.selected_on) if len(searched) > MAX_CHANCE else None
+        return "" if value is None or self.plan.target is not None else f"{value:.4g}"
 
     def trials(self) -> TrialTable:
         """Return all stored trainings as a table: a list of ``TrialRecord`` with ``to_rows()`` and ``to_pandas()``."""

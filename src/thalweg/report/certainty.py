@@ -2,7 +2,7 @@
 
 from thalweg.comparison import Comparison
 from thalweg.comparison.protocol.race import Race
-from thalweg.comparison.results.cautions import preferred_on_validation
+from thalweg.comparison.results.checks.preferences import preferred_on_validation
 
 
 def how_sure(comparison: Comparison) -> str:
@@ -15,7 +15,7 @@ def how_sure(comparison: Comparison) -> str:
     race = comparison.findings.race
     seeds = max(map(len, race.scores.values()), default=0)
     over_seeds = f"over {seeds} seeds" if seeds > 1 else "over one seed"
-    tied = len(verdict.tied)
+    raced, tied = sum(map(bool, race.scores.values())), len(verdict.tied)
     start = "" if comparison.record.finished else "So far: "
     winner = next((summary for summary in summaries if summary.name == verdict.recommended), None)
     if verdict.settled == "unended":
@@ -29,17 +29,19 @@ def how_sure(comparison: Comparison) -> str:
     if verdict.settled == "open" and comparison.equal_seeds is not None:
         return f"{start}Not settled: all seeds give the same values, so they are the evidence of one seed."
     if verdict.settled == "best":
-        return f"{start}Sure: {_rivals_that_raced(race)} shown to be worse, {over_seeds}."
+        which = _rivals_shown(race, raced - tied, raced - 1)
+        return f"{start}Sure: {which} shown to be worse, {over_seeds}."
     if verdict.settled == "within":
         return f"{start}Sure to within {comparison.margin}: {tied} contenders are shown to be this close, {over_seeds}."
+    if verdict.settled == "unraced" and race.settled == "best":
+        return f"{start}Not settled: too few settings of the rivals were searched."
     if verdict.settled == "unraced":
         return f"{start}Not settled: the leader of the search was not raced against the others."
     return f"{start}Not settled: {tied} contenders are not told apart, {over_seeds}."
 
 
-def _rivals_that_raced(race: Race) -> str:
+def _rivals_shown(race: Race, shown: int, rivals: int) -> str:
     """Return the subject and its verb; contenders that did not race have no scores."""
-    rivals = sum(map(bool, race.scores.values())) - 1
-    if rivals > 1:
-        return f"all {rivals} rivals that raced are"
-    return "the one rival that raced is" if race.unraced else "its rival is"
+    if rivals == 1:
+        return "the one rival that raced is" if race.unraced else "its rival is"
+    return f"{'all' if shown == rivals else f'{shown} of'} {rivals} rivals that raced are"

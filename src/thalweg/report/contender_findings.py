@@ -10,13 +10,20 @@ from thalweg.report.numbers import format_number
 _MAX_REASONS = 3
 
 
-def findings_of(summary: Summary) -> list[str]:
+def findings_of(summary: Summary, untrained_name: str = "the untrained model") -> list[str]:
     """Return the findings of a contender; an empty list if nothing is wrong.
 
     Args:
         summary: The results of the contender.
+        untrained_name: The words for the untrained model, which a training function does not show.
     """
-    return [*_lost(summary), *_unimproved(summary), *_divergence(summary), *_reasons(summary), *_edges(summary)]
+    return [
+        *_lost(summary),
+        *_unimproved(summary, untrained_name),
+        *_divergence(summary),
+        *_reasons(summary),
+        *_edges(summary),
+    ]
 
 
 def _lost(summary: Summary) -> Iterator[str]:
@@ -26,10 +33,10 @@ def _lost(summary: Summary) -> Iterator[str]:
             yield f"{count} of {len(summary.seeds)} seeds {words} at the chosen setting."
 
 
-def _unimproved(summary: Summary) -> Iterator[str]:
+def _unimproved(summary: Summary, untrained_name: str) -> Iterator[str]:
     value = summary.value
     if value.unimproved > value.lost:
-        yield f"{value.unimproved - value.lost} of {value.count} seeds ended no better than the untrained model."
+        yield f"{value.unimproved - value.lost} of {value.count} seeds ended no better than {untrained_name}."
 
 
 def _divergence(summary: Summary) -> Iterator[str]:

@@ -11,7 +11,7 @@ from thalweg.comparison.presentation.overview import compared_value, format_sett
 from thalweg.comparison.protocol.design import SettingDesign
 from thalweg.comparison.results.records import TrialRecord
 from thalweg.comparison.results.summary import GOOD_RATE_MARGIN, STAGES, Summary
-from thalweg.comparison.results.terms import HEADINGS, name_of_measure
+from thalweg.comparison.results.terms import HEADINGS, name_of_measure, name_of_untrained
 from thalweg.comparison.training.workload_record import SPLITS
 from thalweg.errors import printable
 from thalweg.report.assets import load_assets
@@ -246,7 +246,7 @@ def _table_row(comparison: Comparison, summary: Summary) -> dict[str, Any]:
             else format_bytes(summary.state_bytes)
         ),
         "state_size": 4 * summary.state_numbers if summary.state_bytes is None else summary.state_bytes,
-        "findings": findings_of(summary),
+        "findings": findings_of(summary, name_of_untrained(comparison.record)),
         "line": summary.line,
         "tied": summary.name in comparison.verdict.tied,
         "recommended": summary.name == comparison.verdict.recommended,

@@ -262,6 +262,7 @@ def as_task(value: object, *, name: str = "", source: str = "") -> Task | Traini
                 name or value.__name__,
                 "a training function must take (make_optimizer, report), or also device",
                 str(signature),
+                "Give any other argument a default; thalweg.choice(32, 64) makes it a number to tune.",
                 where=line_of(value),
             ) from None
         return TrainingFunction(

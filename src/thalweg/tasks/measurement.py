@@ -70,7 +70,7 @@ def as_number(value: Any, what: str) -> float:
         got = f"{value!r:.80}"
     if not got:
         try:
-            return float(value)
+            return float(value) + 0.0  # never -0.0
         except (TypeError, ValueError, OverflowError):
             got = f"{type(value).__name__} {value!r:.80}"
     advice = "Report a float, such as a mean."

@@ -80,6 +80,11 @@ _REMEDIES = tuple(
             "A model is made without arguments: pass lambda: Model(...).",
         ),
         (
+            r"^TypeError: (report|make_optimizer)\(\)",
+            "Write report(value, train=..., test=..., f1=...), with one value and further numbers by name; and "
+            'make_optimizer(model), make_optimizer(groups, model=model) or make_optimizer(model, name="d").',
+        ),
+        (
             r"<lambda>\(\) (takes|missing)|\(\) (takes \d+ positional arguments? but|missing \d+ required positional)",
             "Look at the arguments that thalweg passes: model() and data() get none, loss and metric get "
             "(model, batch).",

@@ -110,8 +110,25 @@ def test_what_cannot_compete_is_refused(text: str, kind: type[Exception], messag
 
 def test_an_optimizer_that_wants_a_closure_is_refused_with_advice() -> None:
     (contender,) = resolve([torch.optim.LBFGS])
-    with pytest.raises(SettingError, match="steps without a closure"):
+    with pytest.raises(SettingError) as error:
         _ = contender.state_numbers
+    assert str(error.value) == (
+        "torch.optim:LBFGS: an optimizer of another library must step without a closure, got a step that needs it. Use "
+        "lbfgs, which is the same method and counts its evaluations as steps. Or wrap it in a function (params, "
+        "lr=...) that steps without."
+    )
+
+
+def test_an_optimizer_that_cannot_step_says_why() -> None:
+    with pytest.raises(
+        SettingError, match="steps on dense gradients, got RuntimeError: SparseAdam does not support"
+    ) as e:
+        _ = parse("torch.optim:SparseAdam").state_numbers
+    assert "closure" not in str(e.value)
+    with pytest.raises(
+        SettingError, match=r"an optimizer must be callable as \(params, lr=\.\.\.\).* got \(params, defaults\)"
+    ):
+        parse("torch.optim:Optimizer")
 
 
 def test_whole_numbers_stay_whole_and_what_nobody_sets_is_left_alone(tmp_path: Path) -> None:

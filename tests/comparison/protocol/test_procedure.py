@@ -65,7 +65,7 @@ def judged(findings: Findings) -> Verdict:
         values[name] = Estimate(mean, low, high, len(scores))
     terms = Terms(
         "reaches a loss of",
-        settings="the 24 settings searched",
+        searched=dict.fromkeys(findings.race.scores, 24),
         advantage="costs the least of them",
         untrained=UNTRAINED,
     )

@@ -7,7 +7,8 @@ import pytest
 
 from cases.comparison_records import PLAN, WORKLOAD
 from thalweg.comparison.contenders.schedule import TrainingSchedule
-from thalweg.comparison.results.cautions import cautions, preferred_on_validation, softened
+from thalweg.comparison.results.cautions import cautions
+from thalweg.comparison.results.checks.preferences import preferred_on_validation, softened
 from thalweg.comparison.results.estimate import Estimate
 from thalweg.comparison.results.records import ComparisonRecord, TrialRecord
 from thalweg.comparison.results.summary import STAGES, RangeEdge, Summary

@@ -15,22 +15,24 @@ import thalweg
 from thalweg import statistics
 from thalweg.cli.main import cli
 from thalweg.comparison.presentation.overview import text_of
+from thalweg.comparison.protocol.procedure import Findings
 from thalweg.comparison.protocol.race import Race
-from thalweg.comparison.results.terms import Terms
-from thalweg.comparison.results.verdict import RunState, _separation
+from thalweg.comparison.results.estimate import Estimate
+from thalweg.comparison.results.terms import MIN_SETTINGS, Terms, few_searched
+from thalweg.comparison.results.verdict import RunState, Verdict, _separation, judge
 from thalweg.errors import BudgetError
 
 
 def ending(end: Callable[[float], float]) -> Callable[..., None]:
-    """Return a training function that reports 1 and then a function of a random number, whatever trains it.
+    """Return a training function that reports 1 and then a function of a random number, nearly whatever trains it.
 
     Ten times its first report, 10, counts as untrained.
     """
 
     def train(make_optimizer, report):
-        make_optimizer([nn.Parameter(torch.ones(1))])
+        optimizer = make_optimizer([nn.Parameter(torch.ones(1))])
         report(1.0)
-        report(end(torch.rand(()).item()))
+        report(end(torch.rand(()).item()) * (1 + 1e-9 * optimizer.defaults["lr"]))
 
     return train
 
@@ -96,15 +98,140 @@ def test_only_a_bound_of_ten_times_the_first_report_is_called_so() -> None:
 
 
 def test_the_numbers_of_searched_settings_are_stated_if_they_differ() -> None:
-    from types import SimpleNamespace as Stub
+    terms = Terms("reaches", searched={"adam": 234, "sgd": 8, "lion": 8, "gd": 9})
+    assert terms.settings_of(["adam", "sgd", "gd"]) == "8 to 234 settings searched"
+    assert terms.settings_of(["sgd", "lion"]) == "the 8 settings searched"
+    assert terms.settings_of(["fixed"]) == "the 1 settings searched"
 
-    from thalweg.comparison.results.terms import _searched_settings
 
-    def summaries(*counts: int) -> list[Stub]:
-        return [Stub(searched=["lr"], trials={"search": [None] * count}) for count in counts]
+def reporting_once(end: Callable[[float], float]) -> Callable[..., None]:
+    """Return a training function that reports once, at its end, and whose value depends on the learning rate."""
 
-    assert _searched_settings(summaries(234, 2, 7)) == "2 to 234 settings searched"  # type: ignore[arg-type]
-    assert _searched_settings(summaries(4, 4)) == "the 4 settings searched"  # type: ignore[arg-type]
+    def train(make_optimizer, report):
+        optimizer = make_optimizer([nn.Parameter(torch.ones(1))])
+        report(end(torch.rand(()).item()) * (1 + optimizer.defaults["lr"]))
+
+    return train
+
+
+def test_a_training_that_reports_once_is_not_called_no_better_than_untrained() -> None:
+    """Its first value is that of a whole training, which others may miss tenfold."""
+    comparison = thalweg.compare(reporting_once(lambda luck: math.exp(30 * luck)), ["sgd", "adam"], budget="10trials")
+    values = [value for summary in comparison.contenders for value in summary.values]
+    assert max(values) > 10 * comparison.plan.scale.baseline["test"]
+    assert comparison.verdict.recommended is not None
+    assert not any("no better than" in text for text in (comparison.verdict.text, *comparison.cautions))
+    assert not any(summary.value.unimproved for summary in comparison.contenders)
+
+
+def test_lost_trainings_of_a_function_that_reports_once_are_cautioned() -> None:
+    train = reporting_once(lambda luck: math.nan if luck < 0.4 else 1.0)
+    comparison = thalweg.compare(train, ["sgd"], budget="40trials")
+    (sgd,) = comparison.contenders
+    assert 0 < sgd.value.lost < sgd.value.count
+    untrained = comparison.plan.scale.untrained["test"]
+    seeds = f"sgd was lost on {sgd.value.lost} of {sgd.value.count} seeds"
+    assert f"{seeds}: each counts as ten times the first value, {untrained:.4g}." in comparison.cautions
+
+
+def test_all_lost_is_said_without_a_leader() -> None:
+    def train(make_optimizer, report):
+        make_optimizer([nn.Parameter(torch.ones(1))])
+        report(math.inf)
+
+    comparison = thalweg.compare(train, ["sgd", "adam"], budget="4trials")
+    lost = "All contenders were lost (diverged or failed) on all seeds. No contender is recommended."
+    assert comparison.verdict.text == lost
+    assert not any("first report" in caution for caution in comparison.cautions)
+
+
+@pytest.mark.parametrize(("count", "settled"), [(3, "none"), (2, "unraced")])
+def test_where_all_settings_give_the_same_value_there_is_nothing_to_choose(count: int, settled: str) -> None:
+    def train(make_optimizer, report):
+        make_optimizer([nn.Parameter(torch.ones(1))])
+        report(0.625)
+
+    comparison = thalweg.compare(train, ["sgd", "adam", "lion"][:count], budget="1trials")
+    verdict = comparison.verdict
+    assert verdict.settled == settled
+    if settled == "none":
+        assert (verdict.recommended, comparison.code) == (None, "")
+        same = "All settings of all contenders gave the same value, 0.625, so there is nothing to choose."
+        assert verdict.text == same
+
+
+def test_a_worst_rate_of_zero_is_no_multiple_of_a_first_zero_and_has_no_sign() -> None:
+    """The bound of an accuracy is 0; ten times the first accuracy, 0, is 0 too."""
+
+    def train(make_optimizer, report):
+        optimizer = make_optimizer([nn.Parameter(torch.ones(1))])
+        report(0.0, maximize=True)
+        report(float(optimizer.defaults["lr"] == 0.59), maximize=True)
+
+    comparison = thalweg.compare(train, ["sgd", "adam"], budget="6trials")
+    (adam,) = [summary for summary in comparison.contenders if summary.name == "adam"]
+    assert math.copysign(1.0, adam.value.mean) == 1.0
+    caution = f"adam ended no better than the value of a lost training, 0, on 1 of {adam.value.count} seeds."
+    assert caution in comparison.cautions
+
+
+# --- contenders that were hardly tried --------------------------------------------------------------------------
+
+
+def race_of(dropped: list[list[str]], settled: str = "best") -> Race:
+    raced = ["adam", *(name for names in dropped for name in names)]
+    return Race(
+        scores={name: [0.1 * k, 0.1 * k + 0.01] for k, name in enumerate(raced)},
+        completed={name: [True, True] for name in raced},
+        dropped=dropped,
+        remaining=["adam"],
+        within=["adam"],
+        settled=settled,  # type: ignore[arg-type]
+        recommended="adam",
+        seeds_needed=None,
+    )
+
+
+def judged(race: Race, **searched: int) -> Verdict:
+    values = {name: Estimate(1.0, 0.9, 1.1, 2) for name in race.scores}
+    few = [name for name, count in searched.items() if count < MIN_SETTINGS]
+    findings = Findings(None, {}, race, [], {}, {})
+    return judge(findings, values, Terms("reaches a loss of", searched=searched, few=few))
+
+
+def test_a_contender_that_was_hardly_tried_is_not_called_worse() -> None:
+    verdict = judged(race_of([["momentum"]]), adam=40, momentum=1)
+    assert (verdict.settled, verdict.headline, verdict.tied) == ("unraced", "Best so far: adam.", ["adam", "momentum"])
+    few = "adam did better in the race than momentum (1 searched): too few settings to call it worse."
+    assert verdict.text.endswith(few)
+    assert "shown to be worse" not in verdict.text
+
+
+def test_of_several_only_those_that_were_searched_are_called_worse() -> None:
+    verdict = judged(race_of([["momentum", "sgd"], ["lion"]]), adam=40, momentum=8, sgd=7, lion=9)
+    assert (verdict.settled, verdict.headline, verdict.tied) == ("best", "Use adam.", ["adam", "sgd"])
+    assert "momentum and lion, each at the best of 8 to 9 settings searched, are shown to be worse." in verdict.text
+    assert verdict.text.endswith(
+        "adam did better in the race than sgd (7 searched): too few settings to call it worse."
+    )
+
+
+def test_a_rival_that_was_searched_is_called_worse_in_the_singular() -> None:
+    verdict = judged(race_of([["momentum"]]), adam=40, momentum=8)
+    assert (verdict.settled, verdict.tied) == ("best", ["adam"])
+    assert verdict.text.endswith("momentum, at the best of the 8 settings searched, is shown to be worse.")
+
+
+def test_a_contender_has_few_settings_only_if_there_are_more() -> None:
+    def train(make_optimizer, report, size=thalweg.choice(1, 2)):
+        make_optimizer([nn.Parameter(torch.ones(1))])
+        report(1.0 + size)
+
+    comparison = thalweg.compare(train, ["adam", "sgd:lr=0.1,weight_decay=0"], budget="4trials")
+    counts = {"adam": MIN_SETTINGS - 1, "sgd:lr=0.1,weight_decay=0": 1}
+    assert few_searched(comparison.record, counts) == list(counts)
+    counts = {"adam": MIN_SETTINGS, "sgd:lr=0.1,weight_decay=0": 2}
+    assert few_searched(comparison.record, counts) == []
 
 
 def test_a_value_with_lost_seeds_is_marked_as_a_bound(tmp_path: Path) -> None:
@@ -124,7 +251,7 @@ def test_a_value_with_lost_seeds_is_marked_as_a_bound(tmp_path: Path) -> None:
 def test_a_comparison_in_which_every_training_is_lost_says_so_once() -> None:
     comparison = thalweg.compare(ending(lambda _: math.nan), ["sgd", "adam"], budget="4trials")
     assert comparison.verdict.text == (
-        "Each contender was lost (diverged or failed) on all of its seeds. No contender is recommended. "
+        "All contenders were lost (diverged or failed) on all seeds. No contender is recommended. "
         "If every optimizer fails, the cause is another one: ask thalweg doctor."
     )
     assert not any("ended no better" in caution for caution in comparison.cautions)
@@ -137,9 +264,9 @@ def test_a_single_contender_that_is_shown_to_be_worse_is_named() -> None:
     scores = {"best": [0.0], "second": [1.0], "third": [1.0]}
     completed = {name: [True] for name in scores}
     race = Race(scores, completed, [["second"], ["third"]], ["best"], ["best"], "best", "best", None, ["last"])
-    terms = Terms("reaches", settings="the 9 settings searched")
+    terms = Terms("reaches", searched={"second": 9, "third": 9})
     text = " ".join(_separation(race, "best", terms, RunState()))
-    assert text.startswith("The others that raced, each at the best of the 9 settings searched, are shown to be worse.")
+    assert text.startswith("second and third, each at the best of the 9 settings searched, are shown to be worse.")
     alone = replace(race, dropped=[[], ["second"]])
     text = " ".join(_separation(alone, "best", terms, RunState()))
     assert text.startswith("second, at the best of the 9 settings searched, is shown to be worse. last did worse")
@@ -179,7 +306,11 @@ def test_an_untuned_point_that_beats_the_winner_is_cautioned_about() -> None:
 
 
 def test_an_optimizer_without_influence_is_cautioned_about() -> None:
-    idle = thalweg.compare(ending(lambda luck: 0.5 + luck), ["sgd", "adam"], budget="4trials").cautions
+    def train(make_optimizer, report):
+        make_optimizer([nn.Parameter(torch.ones(1))])
+        report(torch.rand(()))
+
+    idle = thalweg.compare(train, ["sgd", "adam"], budget="4trials").cautions
     assert sum("All 6 settings gave the same reported value" in text for text in idle) == 1
     assert not any("gave the same" in text for text in thalweg.compare(bowl, ["sgd"], budget="4trials").cautions)
 

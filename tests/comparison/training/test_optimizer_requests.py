@@ -17,7 +17,7 @@ from thalweg.comparison.training.functions.optimizer_requests import OptimizerRe
 from thalweg.comparison.training.runs import Trial
 from thalweg.comparison.training.trainer import run_function
 from thalweg.errors import KeywordError, RoutingError, SettingError, TaskError, UnknownNameError
-from thalweg.tasks import TrainingFunction
+from thalweg.tasks import TrainingFunction, load
 from thalweg.tasks.tuning.tunable import tunables_of
 
 HERE = str(Path(__file__))
@@ -274,6 +274,22 @@ def test_a_name_in_the_text_may_be_made_after_the_first_step() -> None:
     assert names_of(computed) == ("d",)
 
 
+def test_names_of_other_functions_in_the_file_are_not_those_of_this_one(tmp_path: Path) -> None:
+    file = tmp_path / "several.py"
+    file.write_text(
+        "import torch\n"
+        "def param():\n    return torch.nn.Parameter(torch.ones(1))\n"
+        "def gan(make_optimizer, report):\n    make_optimizer([param()], name='g')\n"
+        "def step(optimizer):\n    optimizer.step()\n"
+        "def late(make_optimizer):\n    return make_optimizer([param()], name='late')\n"
+        "def loop(make_optimizer):\n    step(make_optimizer([param()]))\n    late(make_optimizer)\n"
+        "def plain(make_optimizer, report):\n    step(make_optimizer([param()]))\n    report(1.0)\n"
+        "def helped(make_optimizer, report):\n    loop(make_optimizer)\n    report(1.0)\n"
+    )
+    names = {name: names_of_optimizers(load(f"{file}:{name}"), parse("adam"), 0) for name in ("gan", "plain", "helped")}
+    assert names == {"gan": ("g",), "plain": ("",), "helped": ("", "late")}
+
+
 # --- schedules ------------------------------------------------------------------------------------------------------
 
 
@@ -369,6 +385,26 @@ def test_changes_are_read_at_steps_and_reports_with_the_line() -> None:
     assert use.takes_model
 
 
+@pytest.mark.parametrize("way", ["update", "|=", "[]"])
+def test_the_line_is_known_however_a_group_is_changed(way: str) -> None:
+    def train(make_optimizer, report):
+        optimizer = make_optimizer([param()])
+        (group,) = optimizer.param_groups
+        if way == "update":
+            group.update(lr=0.25)
+        elif way == "|=":
+            group |= {"lr": 0.25}
+        else:
+            group["lr"] = 0.25
+        step(optimizer)
+        report(1.0)
+
+    (use,) = use_of(train)
+    offset = {"update": 4, "|=": 6, "[]": 8}[way]
+    assert use.changed_at == {"lr": f"{HERE}:{inspect.getsourcelines(train)[1] + offset}"}
+    assert use.changed["lr"]["end"] == [0.25]
+
+
 def test_a_scheduler_of_torch_is_named_by_the_line_that_makes_it() -> None:
     def train(make_optimizer, report):
         optimizer = make_optimizer([param()])
@@ -441,7 +477,7 @@ def test_settings_to_start_from_belong_to_the_contender_they_name() -> None:
     ("text", "error", "message"),
     [
         ("adan:lr=1e-3", UnknownNameError, "must begin with the name of a contender, got 'adan:lr=1e-3'. Did you mean"),
-        ("adam", UnknownNameError, "must begin with the name of a contender"),
+        ("adam", SettingError, "must have a value, got 'adam'. Write adam:lr=0.001, say."),
         ("adam:lrr=1e-3", KeywordError, "lrr"),
         ("adam:lr=fast", SettingError, "lr must be a number"),
         ("adam:lr=0", SettingError, "lr is searched in its logarithm, so it must be > 0, got 0"),
@@ -453,6 +489,17 @@ def test_settings_to_start_from_belong_to_the_contender_they_name() -> None:
 def test_wrong_settings_to_start_from_are_refused(text: str, error, message: str) -> None:
     with pytest.raises(error, match=message):
         with_user_settings([parse("adam"), parse("sgd")], [text])
+
+
+def test_a_setting_to_start_from_may_name_the_class() -> None:
+    (contender,) = with_user_settings([parse("adamw")], ["AdamW:lr=3e-4"])
+    assert contender.user_settings == ({"lr": 3e-4},)
+
+
+def test_a_number_that_is_fixed_starts_no_search() -> None:
+    fixed = {"width": tunables_of(lambda width=thalweg.choice(4, 8): width)["width"].fixed_at(4)}
+    with pytest.raises(SettingError, match="adam: width is fixed at 4, so no search can start from 8"):
+        with_user_settings([replace(parse("adam"), task_settings=fixed)], ["adam:width=8"])
 
 
 def test_settings_of_a_name_must_have_this_optimizer() -> None:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -20,6 +21,7 @@ from thalweg.comparison.training.trainer import run_function
 from thalweg.comparison.training.workload import as_workload
 from thalweg.errors import TaskError
 from thalweg.tasks import Splits, Task, TrainingFunction, supervised
+from thalweg.tasks.user_code import describe_with_line
 
 Report = Callable[..., None]
 
@@ -90,6 +92,21 @@ def test_reports_that_contradict_are_refused_with_the_line(
         result_of(reports, **options)
     assert message in str(caught.value)
     assert f"(at {__file__}:{reports.__code__.co_firstlineno + 2})" in str(caught.value)
+
+
+def test_a_boolean_of_numpy_is_a_direction_and_zero_has_no_sign() -> None:
+    result = result_of(lambda report: report(-0.0, maximize=np.bool_(True)))
+    assert result.maximize is True
+    assert math.copysign(1.0, result.validation) == 1.0
+
+
+@pytest.mark.parametrize("keywords", [{"loss": 1.0}, {}])
+def test_a_report_without_a_value_is_told_how_to_report(keywords: dict[str, float]) -> None:
+    with pytest.raises(TypeError) as caught:
+        result_of(lambda report: report(**keywords))
+    text = describe_with_line(caught.value)
+    assert text.startswith("TypeError: report() missing 1 required positional argument: 'value' (at ")
+    assert "Write report(value, train=..., test=..., f1=...), with one value and further numbers by name" in text
 
 
 def test_trainings_that_contradict_are_refused_with_the_line() -> None:

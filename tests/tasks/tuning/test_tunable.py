@@ -71,7 +71,10 @@ def test_a_copy_is_the_same_declaration(copied, number) -> None:
         (lambda: thalweg.log_range(0.0, 1.0), r"low must be > 0, .* Use thalweg\.range"),
         (lambda: thalweg.range(0, 1), r"hold 3 or more, got 0 to 1. Write thalweg\.choice\(0, 1\), or 0\.0 and 1\.0"),
         (lambda: thalweg.range(0.0, 1.0, default=2.0), "the default must lie in the range, 0.0 to 1.0, got 2.0"),
-        (lambda: thalweg.range(1, 5, default=2.5), "the default must lie in the range"),
+        (lambda: thalweg.range(1, 5, default=2.5), "the default must be a whole number in the range, 1 to 5, got 2.5"),
+        (lambda: thalweg.range(True, 5), "low must be below high, both finite numbers, got True and 5"),
+        (lambda: thalweg.choice([1, 2]), "the values must be arguments of their own, got "),
+        (lambda: thalweg.choice(1, 2, default="1"), "with the default '1'"),
     ],
 )
 def test_a_wrong_declaration_is_refused(declare, message: str) -> None:
@@ -212,3 +215,12 @@ def test_a_fixed_number_is_not_searched_and_keeps_its_kind() -> None:
         fix(declared, {"widht": 16.0}, "mine")
     with pytest.raises(SettingError, match=r"it tunes none. Write batch_size=thalweg.choice"):
         fix({}, {"width": 16.0}, "mine")
+
+
+def test_an_argument_that_cannot_be_named_cannot_be_tuned() -> None:
+    def positional(width=thalweg.choice(1, 2), /): ...
+
+    with pytest.raises(
+        SettingError, match="positional: a tuned argument must be passed by name, got 'width' before the /"
+    ):
+        tunables_of(positional)

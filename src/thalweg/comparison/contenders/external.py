@@ -23,6 +23,7 @@ from torch import nn
 from thalweg import rules
 from thalweg.errors import KeywordError, SettingError, UnknownNameError, nearest, nearest_setting
 from thalweg.optim.settings import keywords
+from thalweg.registry import RULES
 from thalweg.rules import Hyper, Range, Rule
 from thalweg.rules.core.hyper import Bound
 from thalweg.tasks.catalogue import module_of_file
@@ -170,18 +171,37 @@ _EXECUTION_SWITCHES = frozenset({"fused", "foreach", "capturable"})
 def _state_numel(external: ExternalOptimizer, shape: torch.Size) -> int:
     param = nn.Parameter(torch.ones(shape))
     param.grad = torch.full_like(param, 0.1)
+    needs_closure = False
     try:
         settings = {name: value for name, value in external.changed.items() if name not in _EXECUTION_SWITCHES}
         optimizer = replace(external, changed=settings).optimizer([param])
         set_training_mode(optimizer, True)
+        needs_closure = _needs_closure(optimizer)
         optimizer.step()
     except Exception as error:
+        got = f"got {type(error).__name__}: {str(error).rstrip('.')}"
+        if needs_closure:
+            raise SettingError(
+                f"{external.path}: an optimizer of another library must step without a closure, got a step that needs "
+                f"it. {_own_name_of(external.path)}Or wrap it in a function (params, lr=...) that steps without."
+            ) from error
         raise SettingError(
-            f"{external.path}: it must be callable with parameters and make an optimizer that steps without a closure, "
-            f"got {type(error).__name__}: {error}. Wrap it in a function (params, lr=...) that does."
+            f"{external.path}: it must be callable with parameters and make an optimizer that steps on dense "
+            f"gradients, {got}. Wrap it in a function (params, lr=...) that does."
         ) from error
     tensors = (value for value in optimizer.state.get(param, {}).values() if isinstance(value, torch.Tensor))
     return sum(tensor.numel() for tensor in tensors if tensor.numel() > 1)
+
+
+def _needs_closure(optimizer: torch.optim.Optimizer) -> bool:
+    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
+    return closure is not None and closure.default is inspect.Parameter.empty
+
+
+def _own_name_of(path: str) -> str:
+    """The advice to use the rule of ours that has the name of a class, in a sentence; empty if there is none."""
+    name = next((name for name, rule in RULES.items() if rule.__name__ == path.rpartition(":")[2]), "")
+    return f"Use {name}, which is the same method and counts its evaluations as steps. " if name else ""
 
 
 def set_training_mode(optimizer: torch.optim.Optimizer, training: bool) -> None:
@@ -226,7 +246,10 @@ def external_optimizer(make: Callable[..., Any], path: str) -> ExternalOptimizer
                 name = f"{argument.name.removesuffix('s')}{k}"
                 declared[name] = _declare(name, argument.name, part)
     if "lr" not in declared:
-        raise SettingError(f"{path}: it must take lr, since schedules set it, got {first.name} and {list(declared)}.")
+        raise SettingError(
+            f"{path}: an optimizer must be callable as (params, lr=...), since schedules set lr, got "
+            f"({', '.join(argument.name for argument in (first, *arguments))})."
+        )
     texts = frozenset(
         argument.name
         for argument in arguments

@@ -98,22 +98,37 @@ def with_user_settings(contenders: Sequence[Contender], texts: Sequence[str]) ->
     """
     added: dict[str, list[Settings]] = {contender.name: [] for contender in contenders}
     for text in texts:
+        base, mark, rest = text.partition(":")
+        spellings = {text, short_name(base.strip()) + mark + rest}
         named = [
-            contender
+            (contender, known[len(contender.name) :])
             for contender in contenders
-            if text.startswith(contender.name) and text[len(contender.name) :][:1] in (":", ",")
+            for known in spellings
+            if known.startswith(contender.name) and known[len(contender.name) :][:1] in ("", ":", ",")
         ]
         if not named:
-            name = text.partition(":")[0]
             raise UnknownNameError(
                 f"thalweg: a setting to start from must begin with the name of a contender, got {text!r}. "
-                f"{nearest(name, added)} Write {next(iter(added))}:lr=1e-3, say."
+                f"{nearest(base, added)} {_example_of_start(contenders[0])}"
             )
-        contender = max(named, key=lambda contender: len(contender.name))
-        added[contender.name].append(_parse_settings(contender, text[len(contender.name) + 1 :]))
+        contender, settings = max(named, key=lambda pair: len(pair[0].name))
+        if not settings[1:].strip():
+            raise SettingError(
+                f"thalweg: a setting to start from must have a value, got {text!r}. {_example_of_start(contender)}"
+            )
+        added[contender.name].append(_parse_settings(contender, settings[1:]))
     return [
         replace(contender, user_settings=(*contender.user_settings, *added[contender.name])) for contender in contenders
     ]
+
+
+def _example_of_start(contender: Contender) -> str:
+    """Return a sentence that shows how a setting to start from is written."""
+    searched = contender.space(MAX_ORDER)
+    if not searched:
+        return f"{contender.name} searches nothing, so nothing can be tried first."
+    name = "lr" if "lr" in searched else next(iter(searched))
+    return f"Write {contender.name}:{name}={contender.start_settings()[name]}, say."
 
 
 def _parse_settings(contender: Contender, text: str) -> Settings:
@@ -126,6 +141,11 @@ def _parse_settings(contender: Contender, text: str) -> Settings:
             raise SettingError(f"{contender.name}: {key} is fixed, so no search can start from {value}. Leave it out.")
         if key in contender.task_settings:
             tunable = contender.task_settings[key]
+            if tunable.search is None:
+                raise SettingError(
+                    f"{contender.name}: {key} is fixed at {tunable.default}, so no search can start from {value}. "
+                    "Leave it out."
+                )
             settings[key] = tunable.value(tunable.parsed(value))
             tunable.check(settings[key], f"{contender.name}: {key}")
         else:

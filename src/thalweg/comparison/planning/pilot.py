@@ -4,6 +4,7 @@ A budget in seconds pays for the pilot, a tenth of it at most. Measurements that
 run one by one. A training function has no pilot; its first trainings are the measurement.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -108,6 +109,8 @@ def scale_of(workload: Workload, measurement: Measurement) -> ScoreScale:
         maximize=maximize,
         prefers=prefers,
         required=workload.scale,
+        has_start=bool(measurement.untrained)
+        or (measurement.steps > 1 and any(map(math.isfinite, measurement.reports))),
         name=workload.name,
     )
 

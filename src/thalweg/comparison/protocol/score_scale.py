@@ -78,6 +78,8 @@ class ScoreScale:
         tolerance: The margin that the user set. None selects 3 %, or 0.003 if values between 0 and 1 are compared by
             differences.
         planned: The kind that was planned. None if the plan did not say.
+        has_start: False if no value from before the end of a training is known, as of a function that reports once.
+            Then ``untrained`` is only the value of lost trainings, and nothing is no better than untrained.
     """
 
     kind: Kind
@@ -88,6 +90,7 @@ class ScoreScale:
     span: tuple[float, float] | None = None
     tolerance: Margin | None = None
     planned: Kind | None = None
+    has_start: bool = True
 
     @property
     def is_forced_linear(self) -> bool:
@@ -125,7 +128,7 @@ class ScoreScale:
 
     def cost(self, value: float) -> float:
         """Return the value with the sign by which lower is better."""
-        return -value if self.maximize else value
+        return (-value if self.maximize else value) + 0.0  # never -0.0
 
     def score(self, value: float, split: str) -> float:
         """Return the score of a value on a split, never above that of the untrained model."""
@@ -282,6 +285,7 @@ def scale_for(
     prefers: Kind = "log",
     required: Kind | None = None,
     tolerance: Margin | None = None,
+    has_start: bool = True,
     name: str = "thalweg",
 ) -> ScoreScale:
     """Return the scale of a comparison, from the first values.
@@ -294,6 +298,7 @@ def scale_for(
         prefers: The scale if all values are above zero.
         required: The scale that the user set. None for the preferred one.
         tolerance: The margin that the user set. None for the default.
+        has_start: False if the first values are those of whole trainings.
         name: The name of the task, for the message.
 
     Raises:
@@ -316,6 +321,7 @@ def scale_for(
         span=(min(measured), max(measured)),
         tolerance=tolerance,
         planned=required or prefers,
+        has_start=has_start,
     )
 
 

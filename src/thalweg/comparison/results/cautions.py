@@ -3,25 +3,20 @@
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from statistics import fmean, stdev
-from typing import NamedTuple
 
 from thalweg.comparison.planning.search import order_opened_by
 from thalweg.comparison.protocol.design import SettingDesign
+from thalweg.comparison.results.checks.preferences import preferred_on_validation
+from thalweg.comparison.results.checks.same_value import MAX_CHANCE, find_same_value
 from thalweg.comparison.results.estimate import Estimate
 from thalweg.comparison.results.functions.equal_seeds import EqualSeeds
 from thalweg.comparison.results.functions.unused_settings import find_unused
-from thalweg.comparison.results.records import ComparisonRecord, TrialRecord
+from thalweg.comparison.results.records import ComparisonRecord
 from thalweg.comparison.results.scoring import unclipped_scores
 from thalweg.comparison.results.summary import Summary
 from thalweg.comparison.results.terms import name_of_measure, percent
 from thalweg.comparison.results.verdict import Verdict
-from thalweg.statistics import critical_value
 
-MIN_PAIRS = 3  # of trainings from the same seeds, for a test
-ALPHA = 0.05
-MAX_CHANCE = 2  # settings of a contender that may give the same loss by chance, as an accuracy does
 FEW_TRIALS = 16  # below that, neighbouring learning rates are a factor of two and more apart
 
 
@@ -54,7 +49,7 @@ def cautions(
         *_no_data_of_its_own(record),
         *_scale_changed(record),
         *_few_test_examples(record, summaries[0]),
-        *_no_improvement(record, summaries, untrained_name),
+        *(() if verdict.settled == "unended" else _no_improvement(record, summaries, untrained_name)),
         *_missed_target(record, summaries, verdict),
         *_reasons_of_losses(summaries),
         *(caution for summary in summaries for caution in _better_untuned(record, summary, winner)),
@@ -72,80 +67,6 @@ def _reasons_of_losses(summaries: Sequence[Summary]) -> Iterator[str]:
             did = "diverged" if any(trial.result.status == "diverged" for trial in lost) else "learned nothing"
             seeds = f"{len(lost)} of {len(summary.raced)} seeds"
             yield f"{summary.name}: {seeds} {did}. Its first steps show why: {reason}."
-
-
-class Preference(NamedTuple):
-    """A contender that is shown to be better than another on the validation split, and is not better on the test split.
-
-    Attributes:
-        name: Its name.
-        by: By how much the other one is worse on validation, as ``ScoreScale.worse_by`` says it.
-        seeds: The number of seeds on which both were trained.
-    """
-
-    name: str
-    by: float
-    seeds: int
-
-
-def preferred_on_validation(
-    record: ComparisonRecord, summaries: Sequence[Summary], winner: Summary
-) -> list[Preference]:
-    """Return the contenders that validation data prefer to the winner, whom test data prefer; the best first.
-
-    The test is that of the race, on the validation values of the same trainings: a difference beyond the margin, shown
-    at a level of 5 % among all contenders that raced.
-
-    Args:
-        record: The comparison.
-        summaries: The results of its contenders.
-        winner: The contender that is recommended.
-    """
-    plan, scale = record.plan, record.plan.scale
-    if plan.target is not None or plan.selected_on == plan.judged_on:
-        return []
-    own = {trial.seed: trial.result for trial in winner.raced if trial.result.status == "ok"}
-    preferences = []
-    for summary in summaries:
-        pairs = [
-            (trial.result, own[trial.seed])
-            for trial in summary.raced
-            if trial.result.status == "ok" and trial.seed in own and summary.name != winner.name
-        ]
-        if len(pairs) < MIN_PAIRS:
-            continue
-        validation, test = (
-            [[scale.unclipped_score(getattr(result, split), split) for result in pair] for pair in pairs]
-            for split in (plan.selected_on, plan.judged_on)
-        )
-        gains = [leader - score for score, leader in validation]
-        leader_mean = fmean(leader for _, leader in validation)
-        critical = critical_value(ALPHA, max(2, len(summaries)), len(pairs) - 1)
-        is_shown = fmean(gains) > critical * stdev(gains) / math.sqrt(len(pairs))
-        is_worse_on_test = fmean(score - leader for score, leader in test) >= 0
-        if is_shown and is_worse_on_test and fmean(gains) > scale.margin(leader_mean, plan.selected_on):
-            by = scale.worse_by(leader_mean, fmean(score for score, _ in validation))
-            preferences.append(Preference(summary.name, by, len(pairs)))
-    return sorted(preferences, key=lambda preference: -preference.by)
-
-
-def softened(verdict: Verdict, record: ComparisonRecord, summaries: Sequence[Summary]) -> Verdict:
-    """Return a verdict whose headline says so if the validation split prefers another contender.
-
-    Args:
-        verdict: The verdict from the test split.
-        record: The comparison.
-        summaries: The results of its contenders.
-    """
-    winner = next((summary for summary in summaries if summary.name == verdict.recommended), None)
-    preferences = [] if winner is None else preferred_on_validation(record, summaries, winner)
-    if winner is None or not preferences:
-        return verdict
-    names = " and ".join(preference.name for preference in preferences[:2])
-    more = f" and {len(preferences) - 2} more" if len(preferences) > 2 else ""
-    return replace(
-        verdict, headline=f"{winner.name} on the test split, {names}{more} on the validation split: not settled."
-    )
 
 
 def _splits_disagree(record: ComparisonRecord, summaries: Sequence[Summary], winner: Summary) -> Iterator[str]:
@@ -183,7 +104,7 @@ def _no_influence(record: ComparisonRecord, summaries: Sequence[Summary]) -> Ite
     split = record.plan.selected_on
     measured = record.workload.measured[split]
     searched = [trial for summary in summaries for trial in summary.trials["search"]]
-    same = _same_loss(searched, split)
+    same = find_same_value(searched, split)
     if same is not None:
         yield (
             f"All {len(searched)} settings gave the same {measured}, {same:.4g}: the optimizer has no influence. Check "
@@ -192,7 +113,7 @@ def _no_influence(record: ComparisonRecord, summaries: Sequence[Summary]) -> Ite
         return
     for summary in summaries:
         trials = summary.trials["search"]
-        same = _same_loss(trials, split)
+        same = find_same_value(trials, split)
         if same is not None and len(trials) > MAX_CHANCE:
             yield (
                 f"All {len(trials)} settings of {summary.name} gave the same {measured}, {same:.4g}: those that were "
@@ -200,27 +121,15 @@ def _no_influence(record: ComparisonRecord, summaries: Sequence[Summary]) -> Ite
             )
 
 
-def _same_loss(searched: Sequence[TrialRecord], split: str) -> float | None:
-    """Return the loss, if all settings of each study gave the same one."""
-    # A study trains from one seed, so the losses of its settings differ by the optimizer alone.
-    losses_by_study: dict[int, set[float]] = {}
-    for trial in searched:
-        losses_by_study.setdefault(trial.study, set()).add(getattr(trial.result, split))
-    equal = [next(iter(losses)) for losses in losses_by_study.values() if len(losses) == 1]
-    if len(searched) > len(losses_by_study) == len(equal) and all(map(math.isfinite, equal)):
-        return equal[0]
-    return None
-
-
 def _unused_settings(summaries: Sequence[Summary]) -> Iterator[str]:
     for unused in find_unused([trial for summary in summaries for trial in summary.trials["search"]]):
-        where = f": {unused.line} sets it" if unused.line else ""
-        cure = "Leave it to the optimizer (OneCycleLR and CyclicLR: cycle_momentum=False), or fix it in --with."
+        cycled = " (OneCycleLR and CyclicLR: cycle_momentum=False)" if unused.is_momentum else ""
+        cure = f"Leave it to the optimizer{cycled}, or fix it in --with."
         if unused.is_lr:
             cure = 'Multiply the one that it gets: lr = optimizer.defaults["lr"] * factor. Or fix it in --with.'
         yield (
             f"The training does not use {unused.setting} of {' and '.join(unused.contenders)}, which was searched from "
-            f"{unused.low:.3g} to {unused.high:.3g}{where}. {cure}"
+            f"{unused.low:.3g} to {unused.high:.3g}{unused.where}. {cure}"
         )
 
 
@@ -320,12 +229,17 @@ def _no_improvement(record: ComparisonRecord, summaries: Sequence[Summary], untr
     bound = "" if untrained is None else f", {untrained:.4g},"
     for summary in summaries:
         value = summary.value
-        if value.unimproved > value.failed:
-            lost = f"; {value.lost_in_words}, so its value is a bound" if value.lost else ""
-            yield (
-                f"{summary.name} ended no better than {untrained_name}{bound} on {value.unimproved} of "
-                f"{value.count} seeds{lost}."
-            )
+        if value.unimproved <= value.failed:
+            continue
+        if not record.plan.scale.has_start:
+            counts = f": each counts as {untrained_name}{bound.rstrip(',')}" if value.lost < value.count else ""
+            yield f"{summary.name} was lost on {value.lost} of {value.count} seeds{counts}."
+            continue
+        lost = f"; {value.lost_in_words}, so its value is a bound" if value.lost else ""
+        yield (
+            f"{summary.name} ended no better than {untrained_name}{bound} on {value.unimproved} of "
+            f"{value.count} seeds{lost}."
+        )
 
 
 def _missed_target(record: ComparisonRecord, summaries: Sequence[Summary], verdict: Verdict) -> Iterator[str]:

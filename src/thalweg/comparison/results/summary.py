@@ -298,7 +298,9 @@ def _estimate(groups: Sequence[Sequence[TrialRecord]], plan: ComparisonPlan) -> 
         return Estimate(worst, worst, worst, len(groups), len(groups), len(groups), scale.maximize, failed)
     values = [[measured_value(trial.result, plan) for trial in group] for group in groups]
     lost = sum(not all(map(math.isfinite, group)) for group in values)
-    unimproved = sum(not all(plan.scale.is_improvement(value, plan.judged_on) for value in group) for group in values)
+    unimproved = lost
+    if scale.has_start:
+        unimproved = sum(not all(scale.is_improvement(value, plan.judged_on) for value in group) for group in values)
     scores = statistics.interval([fmean(unclipped_scores(group, plan)) for group in groups])
     mean, best_end, worst_end = (scale.loss(score) for score in (scores.mean, scores.low, scores.high))
     low, high = sorted((scale.possible(best_end), worst if lost else scale.possible(worst_end)))

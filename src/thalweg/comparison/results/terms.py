@@ -1,15 +1,17 @@
 """Terms: the words for the quantities of one comparison, which the sentences of its verdict are made of."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import NamedTuple
 
+from thalweg.comparison.protocol.design import SettingDesign
 from thalweg.comparison.protocol.race import Race
 from thalweg.comparison.results.estimate import Estimate
 from thalweg.comparison.results.records import ComparisonRecord
 from thalweg.comparison.results.summary import Summary
+from thalweg.rules import Range
 from thalweg.tasks.measurement import with_article
 
 
@@ -30,6 +32,7 @@ class Headings(NamedTuple):
 
 
 HEADINGS = Headings()
+MIN_SETTINGS = 8  # of a contender that may be called worse: by then its learning rate and first momentum were searched
 TENFOLD = 9.0  # from this share on, a factor is easier to read than a percentage
 
 
@@ -40,7 +43,8 @@ class Terms:
     Attributes:
         before_value: The words between a contender and its value: ``reaches a test loss of``.
         after_value: The words after the value: `` passes to a test loss of 0.1`` for a time to a target, else empty.
-        settings: The settings that were searched for each contender.
+        searched: The number of settings that were searched for each contender that has a search.
+        few: The contenders of which too few settings were searched to call them worse.
         advantage: The advantage of the recommended contender over the others: ``keeps less optimizer state``.
         untrained: The loss of the untrained model. None if a time to a target counts.
         untrained_name: The words for the untrained model.
@@ -51,7 +55,8 @@ class Terms:
 
     before_value: str
     after_value: str = ""
-    settings: str = "the settings searched"
+    searched: Mapping[str, int] = field(default_factory=dict)
+    few: Collection[str] = ()
     advantage: str = ""
     untrained: float | None = None
     untrained_name: str = "the untrained model"
@@ -77,6 +82,18 @@ class Terms:
         else:
             precision = f"95 % interval {value.low:.4g} to {value.high:.4g}, {seeds}"
         return f"{name} {self.before_value} {value.bound}{value.mean:.4g}{self.after_value} ({precision})"
+
+    def settings_of(self, names: Collection[str]) -> str:
+        """Return the number of settings that were searched for each of these contenders, in words.
+
+        Example:
+            >>> Terms("reaches", searched={"sgd": 20, "adam": 31}).settings_of(["sgd", "adam"])
+            '20 to 31 settings searched'
+        """
+        counts = {self.searched[name] for name in names if name in self.searched} or {1}
+        if len(counts) == 1:
+            return f"the {max(counts):,} settings searched"
+        return f"{min(counts):,} to {max(counts):,} settings searched"
 
 
 def difference(text: str, by: float) -> str:
@@ -141,9 +158,10 @@ def name_of_untrained(record: ComparisonRecord) -> str:
         return "the untrained model"
     scale, split = record.plan.scale, record.plan.judged_on
     bound, first = scale.untrained.get(split, math.nan), scale.baseline.get(split, math.nan)
-    if bound == 10 * first:
-        return "ten times the first report"
-    return "a tenth of the first report" if bound == first / 10 else "the value of a lost training"
+    words = "the first report" if scale.has_start else "the first value"
+    if first and bound == (first / 10 if scale.maximize else 10 * first):
+        return f"a tenth of {words}" if scale.maximize else f"ten times {words}"
+    return "the value of a lost training"
 
 
 def terms_of(record: ComparisonRecord, race: Race, summaries: Sequence[Summary]) -> Terms:
@@ -154,22 +172,25 @@ def terms_of(record: ComparisonRecord, race: Race, summaries: Sequence[Summary])
         race: Its race.
         summaries: The results of all its contenders.
     """
-    raced = [summary for summary in summaries if summary.name not in race.unraced]
     plan, metric, untrained_name = record.plan, name_of_metric(record), name_of_untrained(record)
-    settings, advantage = _searched_settings(raced), _advantage(record, race)
+    advantage = _advantage(record, race)
+    searched = {summary.name: len(summary.trials["search"]) for summary in summaries if summary.searched}
+    few = few_searched(record, searched)
     margin = _margin(record, race, summaries)
     if plan.target is not None:
         results = [trial.result for summary in summaries for trial in summary.trials["search"]]
         no_target = plan.target.missed_by_all(results, name_of_measure(record, plan.target.split))
-        return Terms("takes", f" {metric}", settings, advantage, no_target=no_target, margin=margin)
+        return Terms("takes", f" {metric}", searched, few, advantage, no_target=no_target, margin=margin)
     untrained = plan.scale.untrained.get(plan.judged_on)
-    if untrained is None:  # no training of a function has ended
-        return Terms(f"reaches {with_article(metric)} of", settings=settings, advantage=advantage, margin=margin)
+    reaches = f"reaches {with_article(metric)} of"
+    if untrained is None or not plan.scale.has_start:
+        return Terms(reaches, searched=searched, few=few, advantage=advantage, margin=margin)
     is_new = plan.judged_on == "test" and record.workload.sources.get("test") != "train"
     on_new_data = " on new data" if is_new and not record.workload.is_function else ""
     return Terms(
-        f"reaches {with_article(metric)} of",
-        settings=settings,
+        reaches,
+        searched=searched,
+        few=few,
         advantage=advantage,
         untrained=untrained,
         untrained_name=f"{untrained_name} ({metric} {untrained:.4g})",
@@ -188,11 +209,29 @@ def _margin(record: ComparisonRecord, race: Race, summaries: Sequence[Summary]) 
     return scale.margin_in_words(fmean(scores), split) if scores else "the margin"
 
 
-def _searched_settings(summaries: Sequence[Summary]) -> str:
-    counts = {len(summary.trials["search"]) for summary in summaries if summary.searched} or {1}
-    if len(counts) == 1:
-        return f"the {max(counts):,} settings searched"
-    return f"{min(counts):,} to {max(counts):,} settings searched"
+def few_searched(record: ComparisonRecord, searched: Mapping[str, int]) -> list[str]:
+    """Return the contenders of which too few settings were searched to call them worse.
+
+    Studies give all contenders equally many. An adaptive search may hardly try one, if its budget is small.
+
+    Args:
+        record: The comparison.
+        searched: The number of settings that were searched, by contender.
+    """
+    if not isinstance(record.plan.design, SettingDesign):
+        return []
+    least = {
+        contender.name: min(MIN_SETTINGS, math.prod([_size(bounds) for bounds in contender.space.values()]))
+        for contender in record.contenders
+    }
+    return [name for name, count in searched.items() if count < least[name]]
+
+
+def _size(bounds: Range) -> float:
+    """The number of values of a search range."""
+    if bounds.values:
+        return len(bounds.values)
+    return bounds.high - bounds.low + 1 if bounds.whole else math.inf
 
 
 def _advantage(record: ComparisonRecord, race: Race) -> str:

@@ -19,10 +19,11 @@ class Verdict(Described):
     """The setting to use, and the rank of the optimizers.
 
     Attributes:
-        settled: ``best``: all other contenders are shown to be worse. ``within``: those that remain are shown to lie
-            within the margin. ``open``: the evidence does not suffice. ``unraced``: the budget paid for no race, so
-            nothing is shown. ``unended``: no training has ended. ``none``: no contender ends reliably, or none ends
-            better than it began.
+        settled: ``best``: the other contenders that raced are shown to be worse, apart from those of which too few
+            settings were searched to say so. ``within``: those that remain are shown to lie within the margin.
+            ``open``: the evidence does not suffice. ``unraced``: the budget paid for no race of contenders that were
+            searched enough, so nothing is shown. ``unended``: no training has ended. ``none``: no contender ends
+            reliably, or none ends better than it began.
         best: The contender with the best mean. None if nothing is recommended.
         tied: The contenders that are not shown to be worse, the best mean first.
         within: The contenders that are shown to lie within the margin of the best mean.
@@ -59,6 +60,7 @@ class RunState:
         time: The time budget in words; empty if the budget is no time.
         is_running: True while it is running.
         is_one_seed: True if all seeds give the same values, so that they are the evidence of one.
+        same_value: The value that all settings of the search gave; empty if they differ.
     """
 
     is_finished: bool = True
@@ -68,10 +70,16 @@ class RunState:
     time: str = ""
     is_running: bool = False
     is_one_seed: bool = False
+    same_value: str = ""
 
 
 def run_state(
-    record: ComparisonRecord, trials: Sequence[TrialRecord], *, is_one_seed: bool, is_running: bool = False
+    record: ComparisonRecord,
+    trials: Sequence[TrialRecord],
+    *,
+    is_one_seed: bool,
+    is_running: bool = False,
+    same_value: str = "",
 ) -> RunState:
     """Return how far a stored comparison has come."""
     plan, budget = record.plan, record.plan.budget
@@ -87,6 +95,7 @@ def run_state(
         time=f"{budget.seconds:g} s" if budget is not None and budget.seconds is not None else "",
         is_running=is_running and record.finished is None,
         is_one_seed=is_one_seed,
+        same_value=same_value,
     )
 
 
@@ -104,17 +113,23 @@ def judge(findings: Findings, values: Mapping[str, Estimate], terms: Terms, stat
     ranking_text = _ranking_text(ranking, state)
     ranked = None if ranking is None else ranking.remaining
     if race.settled == "unended":
-        return _unended_verdict(race, state, ranking_text)
+        tried = 0 if findings.evidence is None else findings.evidence.stopped
+        return _unended_verdict(race, tried, state, ranking_text)
     if state.is_one_seed:
         race = _of_one_seed(race)
+    few = [name for names in race.dropped for name in names if name in terms.few]
+    race = _without_few(race, few) if few else race
     leader = race.recommended or race.remaining[0]
     value = values[leader]
     unimproved = (
         terms.untrained is not None and 2 * value.lost <= value.count and not value.is_improvement(terms.untrained)
     )
-    if unimproved or race.recommended is None:
+    if unimproved or state.same_value or race.recommended is None:
+        same = f"All settings of all contenders gave the same value, {state.same_value}, so there is nothing to choose."
         text = (
-            _unimproved_text(leader, values, terms)
+            same
+            if state.same_value
+            else _unimproved_text(leader, values, terms)
             if unimproved
             else terms.no_target or _lost_text(race, values, terms)
         )
@@ -123,7 +138,7 @@ def judge(findings: Findings, values: Mapping[str, Estimate], terms: Terms, stat
         return Verdict(
             settled="none",
             best=None,
-            tied=race.remaining,
+            tied=[*race.remaining, *few],
             within=race.within,
             recommended=None,
             ranked=ranked,
@@ -134,12 +149,12 @@ def judge(findings: Findings, values: Mapping[str, Estimate], terms: Terms, stat
     return Verdict(
         settled=race.settled,
         best=race.remaining[0],
-        tied=race.remaining,
+        tied=[*race.remaining, *few],
         within=race.within,
         recommended=race.recommended,
         ranked=ranked,
-        headline=_headline(race, race.recommended, state),
-        text=_with_state(_text(race, findings.evidence, value, terms, state), state),
+        headline=_headline(race, race.recommended, few, state),
+        text=_with_state(_text(race, few, findings.evidence, value, terms, state), state),
         ranking_text=ranking_text,
     )
 
@@ -153,6 +168,14 @@ def _of_one_seed(race: Race) -> Race:
     return replace(race, settled="open", dropped=[], remaining=remaining, within=remaining[:1], seeds_needed=None)
 
 
+def _without_few(race: Race, few: Sequence[str]) -> Race:
+    """Return a race that calls no contender worse that was hardly tried."""
+    dropped = [[name for name in names if name not in few] for names in race.dropped]
+    return replace(
+        race, dropped=dropped, settled="unraced" if race.settled == "best" and not any(dropped) else race.settled
+    )
+
+
 def _with_state(text: str, state: RunState) -> str:
     if state.is_finished:
         return text
@@ -162,7 +185,7 @@ def _with_state(text: str, state: RunState) -> str:
     return f"Interrupted after {trainings}; the same command resumes. So far: {text}"
 
 
-def _unended_verdict(race: Race, state: RunState, ranking_text: str) -> Verdict:
+def _unended_verdict(race: Race, tried: int, state: RunState, ranking_text: str) -> Verdict:
     """The verdict if no training has ended: the contenders at the last evaluation that all of them have."""
     when = f" within {state.time}" if state.time else " so far"
     if not race.remaining:
@@ -170,7 +193,8 @@ def _unended_verdict(race: Race, state: RunState, ranking_text: str) -> Verdict:
         headline = "Nothing is known yet."
     else:
         leader, *rivals = race.remaining
-        ahead = f"ahead of {listed(rivals)}" if rivals else "the only one that was tried"
+        alone = "the only one with a finite value" if tried > 1 else "the only one that was tried"
+        ahead = f"ahead of {listed(rivals)}" if rivals else alone
         text = (
             f"No training has ended{when}, so no final value is known. At {state.step}, {leader} was {ahead}. An early "
             "lead often does not last to the end."
@@ -190,11 +214,11 @@ def _unended_verdict(race: Race, state: RunState, ranking_text: str) -> Verdict:
     )
 
 
-def _headline(race: Race, recommended: str, state: RunState) -> str:
+def _headline(race: Race, recommended: str, few: Sequence[str], state: RunState) -> str:
     if not state.is_finished:
         return f"{'Running' if state.is_running else 'Interrupted'}; best so far: {recommended}."
     rivals = [name for name in race.remaining if name != recommended]
-    if race.settled == "unraced" and rivals:
+    if race.settled == "unraced" and (rivals or few):
         return f"Best so far: {recommended}."
     if race.settled != "open" or not rivals:
         return f"Use {recommended}."
@@ -222,18 +246,20 @@ def _unimproved_text(leader: str, values: Mapping[str, Estimate], terms: Terms) 
 
 
 def _lost_text(race: Race, values: Mapping[str, Estimate], terms: Terms) -> str:
-    reasons = "diverged or failed" if terms.untrained is not None else "diverged, failed, or missed its target"
+    reasons = "diverged, failed, or missed its target" if terms.after_value else "diverged or failed"
+    if len(values) > 1 and all(value.lost == value.count for value in values.values()):
+        return f"All contenders were lost ({reasons}) on all seeds. No contender is recommended."
     lost = f"lost ({reasons}) on more than {percent(MAX_LOST_SHARE)} of the seeds"
     if len(race.scores) == 1:
         return f"{race.remaining[0]} was {lost}. It is not recommended."
-    if all(value.lost == value.count for value in values.values()):
-        return f"Each contender was lost ({reasons}) on all of its seeds. No contender is recommended."
     if len(race.within) == 1:
         return f"{race.within[0]} leads, but was {lost}. No contender is recommended."
     return f"{listed(race.within)} lead, but each was {lost}. No contender is recommended."
 
 
-def _text(race: Race, evidence: Evidence | None, value: Estimate, terms: Terms, state: RunState) -> str:
+def _text(
+    race: Race, few: Sequence[str], evidence: Evidence | None, value: Estimate, terms: Terms, state: RunState
+) -> str:
     recommended = race.recommended
     assert recommended is not None
     sentences = [f"{terms.reached(recommended, value, _source(evidence))}."]
@@ -243,7 +269,7 @@ def _text(race: Race, evidence: Evidence | None, value: Estimate, terms: Terms, 
             "only, and nothing is shown for another."
         )
     elif len(race.scores) > 1:
-        sentences += _separation(race, recommended, terms, state)
+        sentences += [*_separation(race, recommended, terms, state), *_few_settings(race, few, terms)]
     completed = race.completed[recommended]
     if not all(completed):
         lost = completed.count(False)
@@ -276,12 +302,11 @@ def _separation(race: Race, recommended: str, terms: Terms, state: RunState) -> 
     left_out = f"{listed(race.unraced)} did worse before the race and did not take part." if race.unraced else ""
     if race.settled == "best":
         worse = [name for names in race.dropped for name in names]
+        best = f"at the best of {terms.settings_of(worse)}"
         if len(worse) == 1:
-            text = f"{worse[0]}, at the best of {terms.settings}, is shown to be worse."
-        else:
-            subject = "The others that raced" if race.unraced else "All other contenders"
-            text = f"{subject}, each at the best of {terms.settings}, are shown to be worse."
-        return [text, *filter(None, [left_out])]
+            return [f"{worse[0]}, {best}, is shown to be worse.", *filter(None, [left_out])]
+        subject = "All other contenders" if len(worse) == len(race.scores) - 1 else listed(worse)
+        return [f"{subject}, each {best}, are shown to be worse.", *filter(None, [left_out])]
     if race.settled == "within":
         near = f"{listed(race.remaining)} are shown to lie within {terms.margin} of the best"
         return [f"{near}; {recommended} {terms.advantage}.", *filter(None, [left_out])]
@@ -290,6 +315,15 @@ def _separation(race: Race, recommended: str, terms: Terms, state: RunState) -> 
     leads = f"{leader} leads" if leader == recommended else f"{leader} leads, {recommended} {terms.advantage}"
     open_text = f"The evidence does not separate it from {rivals}: {leads}."
     return [open_text, *_seeds_needed(race, terms), *filter(None, [left_out])]
+
+
+def _few_settings(race: Race, few: Sequence[str], terms: Terms) -> list[str]:
+    """The contenders that did worse in the race, but were hardly tried, in a sentence."""
+    if not few:
+        return []
+    counts = [f"{name} ({terms.searched[name]:,} searched)" for name in few]
+    it = "it" if len(few) == 1 else "them"
+    return [f"{race.remaining[0]} did better in the race than {listed(counts)}: too few settings to call {it} worse."]
 
 
 def _seeds_needed(race: Race, terms: Terms) -> list[str]:

@@ -139,8 +139,14 @@ def tunables_of(function: Callable[..., Any]) -> dict[str, Tunable]:
         arguments = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):  # written in C
         return {}
-    declared = {argument.name: tunable_of(argument.default) for argument in arguments}
-    return {name: tunable for name, tunable in declared.items() if tunable is not None}
+    declared = {argument: tunable_of(argument.default) for argument in arguments}
+    for argument, tunable in declared.items():
+        if tunable is not None and argument.kind is inspect.Parameter.POSITIONAL_ONLY:
+            raise SettingError(
+                f"{getattr(function, '__name__', 'thalweg')}: a tuned argument must be passed by name, got "
+                f"{argument.name!r} before the /. Put it after."
+            )
+    return {argument.name: tunable for argument, tunable in declared.items() if tunable is not None}
 
 
 def fix(tunables: Mapping[str, Tunable], values: Mapping[str, TunableValue], who: str) -> dict[str, Tunable]:
@@ -197,6 +203,11 @@ def choice(*values: _Value, default: _Value | None = None) -> _Value:
         >>> make_model.__defaults__[0] + 1, make_model.__defaults__[1].upper()
         (33, 'RELU')
     """
+    if len(values) == 1 and isinstance(values[0], list | tuple | set):
+        raise SettingError(
+            f"thalweg.choice: the values must be arguments of their own, got {values[0]!r:.80}. Write "
+            "thalweg.choice(32, 64), or thalweg.choice(*values)."
+        )
     for value in values:
         known = isinstance(value, bool | int | float | str | None)
         if not known or (isinstance(value, float) and not math.isfinite(value)):
@@ -208,7 +219,7 @@ def choice(*values: _Value, default: _Value | None = None) -> _Value:
     if len(set(values)) < max(2, len(values)) or default not in values:
         raise SettingError(
             f"thalweg.choice: there must be two or more different values, the default among them, got {values} "
-            f"with the default {default}. Write thalweg.choice(32, 64), say."
+            f"with the default {default!r}. Write thalweg.choice(32, 64), say."
         )
     bounds = Range(0, len(values) - 1, values=values)
     if bounds.is_ordered:
@@ -278,7 +289,8 @@ def log_range(low: float, high: float, *, default: float | None = None) -> float
 
 def _declare(name: str, bounds: Range, default: float | None) -> Any:
     low, high = bounds.low, bounds.high
-    if not all(isinstance(end, int | float) and math.isfinite(end) for end in (low, high)) or not low < high:
+    ends = [end for end in (low, high) if isinstance(end, int | float) and not isinstance(end, bool)]
+    if len(ends) < 2 or not all(map(math.isfinite, ends)) or not low < high:
         raise SettingError(f"thalweg.{name}: low must be below high, both finite numbers, got {low!r} and {high!r}.")
     if bounds.scale == "log" and low <= 0:
         raise SettingError(
@@ -294,5 +306,6 @@ def _declare(name: str, bounds: Range, default: float | None) -> Any:
     middle = replace(bounds, whole=False).value_at(0.5)
     number = (round(middle) if bounds.whole else float(f"{middle:.5g}")) if default is None else default
     if not isinstance(number, int | float) or bounds.clamp(number) != number:
-        raise SettingError(f"thalweg.{name}: the default must lie in the range, {low} to {high}, got {default!r}.")
+        kind = "be a whole number" if bounds.whole else "lie"
+        raise SettingError(f"thalweg.{name}: the default must {kind} in the range, {low} to {high}, got {default!r}.")
     return _declared(Tunable(number if bounds.whole else float(number), bounds))

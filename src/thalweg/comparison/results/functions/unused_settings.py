@@ -7,11 +7,13 @@ used the same ones. That is what is looked for here, in the values that were rea
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from thalweg.comparison.results.records import TrialRecord
 from thalweg.errors import TaskError
 
 MIN_VALUES, MANY_VALUES = 3, 6  # different values of a setting that must be tried to be certain
+CYCLED = ("momentum", "beta1")
 _LR = "lr"
 
 Values = Mapping[str, Sequence[float]]  # of a setting in each group, by moment
@@ -28,6 +30,7 @@ class UnusedSetting:
         low: The least value that they were to use.
         high: The largest one.
         line: File and line that sets it; empty if unknown.
+        made_at: File and line that makes the optimizer; empty if unknown.
     """
 
     setting: str
@@ -36,11 +39,24 @@ class UnusedSetting:
     low: float
     high: float
     line: str
+    made_at: str = ""
+
+    @property
+    def where(self) -> str:
+        """The line that sets it, or else that of the optimizer, as the end of a clause; empty if both are unknown."""
+        if self.line:
+            return f": {self.line} sets it"
+        return f", in the optimizer that {self.made_at} makes" if self.made_at else ""
 
     @property
     def is_lr(self) -> bool:
         """True if it is a learning rate."""
         return _is_lr(self.setting)
+
+    @property
+    def is_momentum(self) -> bool:
+        """True if it is the setting that torch's cyclic schedulers change beside the learning rate."""
+        return self.setting.rpartition(".")[2] in CYCLED
 
 
 def find_unused(trials: Sequence[TrialRecord], *, certain: bool = False) -> list[UnusedSetting]:
@@ -58,8 +74,9 @@ def find_unused(trials: Sequence[TrialRecord], *, certain: bool = False) -> list
         together = _unused(setting, concerned, certain)
         each = [_unused(setting, [trial for trial in concerned if trial.contender == name], certain) for name in names]
         for unused in [together] if together else [part for part in each if part]:
-            same = settings.get((setting, unused.line))
-            settings[setting, unused.line] = unused if same is None else _joined(same, unused)
+            place = unused.line or unused.made_at
+            same = settings.get((setting, place))
+            settings[setting, place] = unused if same is None else _joined(same, unused)
     return list(settings.values())
 
 
@@ -73,10 +90,10 @@ def refuse_unused_lr(name: str, trials: Sequence[TrialRecord]) -> None:
     searching = {trial.contender for trial in trials if any(_is_lr(setting) for setting in trial.settings)}
     for unused in find_unused(trials, certain=True):
         if unused.is_lr and set(unused.contenders) == searching:
-            where = f": {unused.line} sets it" if unused.line else ""
             raise TaskError(
                 f"{name}: the function must use the learning rate of the optimizer that it gets, but {unused.count} "
-                f"trainings at learning rates from {unused.low:.2g} to {unused.high:.2g} used the same ones{where}. "
+                f"trainings at learning rates from {unused.low:.2g} to {unused.high:.2g} used the same "
+                f"ones{unused.where}. "
                 'Multiply the given one: lr = optimizer.defaults["lr"] * factor, or OneCycleLR(optimizer, '
                 'max_lr=optimizer.defaults["lr"], ...). Or leave the schedule to thalweg: optimizer, scheduler = '
                 "make_optimizer(model, scheduler=True, steps=N). To keep your own learning rate, fix it: adamw:lr=1e-3."
@@ -95,40 +112,53 @@ def _joined(first: UnusedSetting, second: UnusedSetting) -> UnusedSetting:
         min(first.low, second.low),
         max(first.high, second.high),
         first.line,
+        first.made_at,
     )
 
 
 def _unused(setting: str, trials: Sequence[TrialRecord], certain: bool) -> UnusedSetting | None:
     """Return the setting if these trials, which tried several values of it, all used the same ones."""
-    observed = [_observed(setting, trial) for trial in trials]
-    shown = [(trial, *used) for trial, used in zip(trials, observed, strict=True) if used is not None]
-    tried = {trial.settings[setting] for trial, _, _ in shown}
-    if len(tried) < (MIN_VALUES if certain else 2) or len(shown) < len(
-        [trial for trial in trials if trial.result.optimizers]
-    ):
+    observed = [(trial, _observed(setting, trial)) for trial in trials if trial.result.optimizers]
+    replaced = [(trial, used) for trial, used in observed if used is not None]
+    tried = {trial.settings[setting] for trial, _ in observed}
+    if not replaced or len(tried) < (MIN_VALUES if certain else 2):
         return None
-    _, first, lines = max(shown, key=lambda entry: len(entry[1]))
-    if not all(_agree(values, first) for _, values, _ in shown):
+    _, used = max(replaced, key=lambda entry: len(entry[1].values))
+    first = used.values
+    if not all(_agree(own.values, first) for _, own in replaced):
+        return None
+    # A trial that used its own value all the time may have been given the one that all others were set to.
+    constant = {value for values in first.values() for value in values}
+    if any(constant != {trial.settings[setting]} for trial, own in observed if own is None):
         return None
     # A limit, such as min(lr, 0.01), also gives the same values: to all trials that lie on one side of it.
-    peak = max(value for values in first.values() for value in values)
+    peak = max(constant)
     if certain and len(tried) < MANY_VALUES and not min(tried) < peak < max(tried):
         return None
-    contenders = list(dict.fromkeys(trial.contender for trial, _, _ in shown))
-    return UnusedSetting(setting, contenders, len(shown), min(tried), max(tried), lines)
+    contenders = list(dict.fromkeys(trial.contender for trial, _ in observed))
+    return UnusedSetting(setting, contenders, len(observed), min(tried), max(tried), used.line, used.made_at)
 
 
-def _observed(setting: str, trial: TrialRecord) -> tuple[dict[str, Sequence[float]], str] | None:
-    """Return the values of a setting that a training used, and the line that set it; None if it used the trial's."""
+class _Used(NamedTuple):
+    """The values of a setting that a training used, with the lines that set it and that made the optimizer."""
+
+    values: dict[str, Sequence[float]]
+    line: str
+    made_at: str
+
+
+def _observed(setting: str, trial: TrialRecord) -> _Used | None:
+    """Return the values of a setting that a training used; None if it used the trial's."""
     name, _, own = setting.rpartition(".")
     values: dict[str, Sequence[float]] = {}
-    line = ""
+    line = made_at = ""
     for number, use in enumerate(use for use in trial.result.optimizers if use.name == name):
         if own not in use.changed:
             return None
         values |= {f"{moment}, optimizer {number}": read for moment, read in use.changed[own].items()}
-        line = line or use.changed_at.get(own, use.line)
-    return (values, line) if values else None
+        line = line or use.changed_at.get(own, "")
+        made_at = made_at or use.line
+    return _Used(values, line, made_at) if values else None
 
 
 def _agree(first: Values, second: Values) -> bool:

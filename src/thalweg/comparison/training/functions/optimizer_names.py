@@ -72,17 +72,38 @@ class _CallsInText:
 
 def _calls_in_text(function: TrainingFunction) -> _CallsInText:
     try:
-        text = function.source or textwrap.dedent(inspect.getsource(function.train))
+        own = ast.parse(textwrap.dedent(inspect.getsource(function.train)))
         argument = next(iter(inspect.signature(function.train).parameters))
-        tree = ast.parse(text)
+        parts = [own, *_called_from(own, ast.parse(function.source))]
     except (OSError, TypeError, ValueError, SyntaxError, StopIteration):  # no text, or not of this function alone
         return _CallsInText()
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and _is_name(node.func, argument)]
-    uses = [node for node in ast.walk(tree) if _is_name(node, argument)]
+    nodes = [node for part in parts for node in ast.walk(part)]
+    calls = [node for node in nodes if isinstance(node, ast.Call) and _is_name(node.func, argument)]
+    uses = [node for node in nodes if _is_name(node, argument)]
     values = [keyword.value for call in calls for keyword in call.keywords if keyword.arg in ("name", None)]
     names = [value.value for value in values if isinstance(value, ast.Constant) and isinstance(value.value, str)]
     is_complete = len(calls) == len(uses) and len(names) == len(values)
     return _CallsInText(tuple(dict.fromkeys(filter(None, names))), is_complete)
+
+
+def _called_from(own: ast.AST, file: ast.Module) -> list[ast.AST]:
+    """Return the functions and classes of a file that a function names, and those that these name in turn.
+
+    A file may hold other training functions, whose optimizers have other names.
+    """
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    defined = {node.name: node for node in file.body if isinstance(node, kinds)}
+    for node in own.body if isinstance(own, ast.Module) else []:  # the function itself
+        if isinstance(node, kinds):
+            defined.pop(node.name, None)
+    called: list[ast.AST] = []
+    pending = [own]
+    while pending:
+        named = {node.id for node in ast.walk(pending.pop()) if isinstance(node, ast.Name)}
+        reached = [defined.pop(name) for name in sorted(named & defined.keys())]
+        called += reached
+        pending += reached
+    return called
 
 
 def _is_name(node: ast.AST, name: str) -> bool:

@@ -7,7 +7,7 @@ values of it, did not use it: see ``results/functions/unused_settings.py``.
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -126,6 +126,8 @@ class OptimizerRequests:
         self._watched[-1].scheduled(pair, steps)
         return optimizer, pair
 
+    __call__.__qualname__ = "make_optimizer"  # as Python's messages name it
+
     def _check(self, who: str, name: str, lr: float | None, scheduler: bool, steps: int | None) -> None:
         if not isinstance(name, str) or (name and not _NAME.fullmatch(name)):
             raise SettingError(f"{who}: name must be a word, such as 'd', got {name!r}.")
@@ -182,6 +184,14 @@ class _WatchedGroup(dict[str, Any]):
         if self.lines is not None and key not in self.lines:
             self.lines[key] = line_of_user()
         super().__setitem__(key, value)
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        for key, value in dict(*args, **kwargs).items():
+            self[key] = value
+
+    def __ior__(self, value: Any) -> Self:  # type: ignore[override,misc]  # as dict's
+        self.update(value)
+        return self
 
 
 class _WatchedOptimizer:

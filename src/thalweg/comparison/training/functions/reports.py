@@ -6,6 +6,8 @@ from dataclasses import replace
 from time import monotonic
 from typing import Any
 
+import numpy as np
+
 from thalweg.comparison.training.result import Evaluation, TrainingResult
 from thalweg.errors import TaskError
 from thalweg.tasks import TrainingFunction
@@ -89,10 +91,14 @@ class ReportLog:
         self._has_test.append(test is not None)
         self._after_report(self.evaluations[-1])
 
+    report.__qualname__ = "report"  # as Python's messages name it
+
     def _agree(self, name: str, statement: Any, default: Any) -> None:
         """Take over what a report says of its value; raise TaskError if another one said otherwise before."""
         if statement is default or statement == default:
             return
+        if default is None and isinstance(statement, np.bool_):
+            statement = bool(statement)
         if not isinstance(statement, bool if default is None else str):
             must = "True or False" if default is None else "a text"
             raise TaskError(f"{self._function.name}: {name} must be {must}, got {statement!r:.80}{user_line()}.")
