@@ -278,7 +278,7 @@ def test_the_prior_fades(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_eighth_training_is_for_a_start_that_is_not_hopeless() -> None:
-    turns = _Turns(["adam", "adam", "sgd"], np.array([False, True, True]), {"adam": 2, "sgd": 1})
+    turns = _Turns(["adam", "adam", "sgd"], np.array([False, True, True]), {"adam": 4, "sgd": 3})
     left, lowest = np.ones(3, dtype=bool), np.array([0.0, -1.0, 2.0])
     assert list(turns.eligible(left, lowest, best=0.5)) == [False, True, False]
     assert list(turns.eligible(left, lowest, best=-2.0)) == [True, True, True]
