@@ -1,39 +1,22 @@
 """Proposals of the adaptive search: starting points, one model of all contenders, ranges, waiting trainings."""
 
-import json
-import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 import thalweg
 from thalweg.comparison.contenders.parsing import parse
-from thalweg.comparison.planning.adaptive import proposals
 from thalweg.comparison.planning.adaptive.candidates import Tried
-from thalweg.comparison.planning.adaptive.proposals import (
-    _Frame,
-    _greatest,
-    _Turns,
-    compressed,
-    propose_trials,
-    widened,
-)
-from thalweg.comparison.planning.adaptive.search_space import (
-    DEFAULT_SPREAD,
-    KNOWN_SPREAD,
-    SearchSpace,
-    search_space_of,
-)
+from thalweg.comparison.planning.adaptive.proposals import _greatest, _Turns, compressed, propose_trials, widened
+from thalweg.comparison.planning.adaptive.search_space import SearchSpace, search_space_of
 from thalweg.comparison.planning.adaptive.surrogate import Points, Surrogate
 from thalweg.comparison.protocol.trial import RECOMMENDED, START
 from thalweg.rules import Range
 from thalweg.tasks.tunable import tunables_of
 
-RECORDS = Path(__file__).parents[3] / "benchmarks" / "records"
 Truth = Callable[[SearchSpace, Mapping[str, float]], float]
 
 
@@ -204,81 +187,13 @@ def test_a_waiting_training_tells_of_its_neighbours() -> None:
     def turns() -> _Turns:
         return _Turns(["adam"] * 3, np.zeros(3, dtype=bool), {"adam": 0})
 
-    assert next(_greatest(mean, covariance, np.ones(3), 0.0, turns())) == 2
-    assert next(_greatest(mean[:3], covariance[:3, :3], np.ones(3), 0.0, turns())) == 0
-    assert list(_greatest(mean[:3], covariance[:3, :3], np.ones(3), 0.0, turns())) == [0, 2, 1]
+    assert next(_greatest(mean, covariance, 3, 0.0, turns())) == 2
+    assert next(_greatest(mean[:3], covariance[:3, :3], 3, 0.0, turns())) == 0
+    assert list(_greatest(mean[:3], covariance[:3, :3], 3, 0.0, turns())) == [0, 2, 1]
 
 
-def test_of_equal_expectations_the_likelier_candidate_is_first() -> None:
-    mean, covariance = np.zeros(3), np.eye(3)
-    turns = _Turns(["adam"] * 3, np.zeros(3, dtype=bool), {"adam": 0})
-    assert list(_greatest(mean, covariance, np.array([0.5, 0.4, 0.6]), 0.0, turns)) == [2, 0, 1]
-
-
-def test_the_prior_is_a_density_around_the_starting_point() -> None:
-    adam, foreign = spaces_of("adam", "torch.optim:Rprop")
-    frame = _Frame([adam, foreign])
-    rates = (0.01, 0.1, 0.001)
-    points = frame.points([("adam", {**adam.anchor, "lr": rate}) for rate in rates])
-    peak, *ends = frame.prior(points)
-    assert ends == pytest.approx([peak * np.exp(-1 / 0.67**2 / 2)] * 2)
-    assert frame.prior(frame.points([("torch.optim:Rprop", foreign.anchor)])) == pytest.approx([peak * 0.67 / 1.8])
-
-
-def test_the_prior_of_named_optimizers_is_that_of_all_their_rates() -> None:
-    (space,) = spaces_of("adam")
-    rate, decay = space.ranges["lr"], space.ranges["weight_decay"]
-    named = replace(
-        space,
-        ranges={"d.lr": rate, "g.lr": rate, "d.weight_decay": decay},
-        orders={"d.lr": 1, "g.lr": 1, "d.weight_decay": 3},
-        anchor={"d.lr": 0.01, "g.lr": 0.01, "d.weight_decay": 0.0},
-    )
-    frame = _Frame([named])
-    settings = [{"d.lr": 0.01, "g.lr": 0.01}, {"d.lr": 0.1, "g.lr": 0.001}, {"d.lr": 0.01, "g.lr": 0.01}]
-    settings[2]["d.weight_decay"] = 0.01
-    peak, away, decayed = frame.prior(frame.points([("adam", values) for values in settings]))
-    assert away / peak == pytest.approx(np.exp(-1 / 0.67**2))
-    assert decayed == peak
-
-
-def test_the_spreads_of_the_prior_are_those_of_the_record() -> None:
-    record = json.loads((RECORDS / "choosing_in_the_wild.json").read_text())
-    from_start, from_default = [], []
-    for training in record["trainings"].values():
-        for name, entry in training["contenders"].items():
-            if entry["level"]:
-                (space,) = spaces_of(name)
-                rate = space.complete(entry["best"]["settings"])["lr"]
-                from_start.append(math.log10(rate / space.anchor["lr"]))
-                from_default.append(math.log10(rate / space.starts[START.trial]["lr"]))
-    assert len(from_start) > 100
-    assert np.sqrt(np.mean(np.square(from_start))) == pytest.approx(KNOWN_SPREAD, abs=0.005)
-    assert np.sqrt(np.mean(np.square(from_default))) == pytest.approx(DEFAULT_SPREAD, abs=0.05)
-
-
-def test_only_contenders_with_a_starting_point_have_the_narrow_prior() -> None:
-    names = ("adam", "nadamw", "muon+adamw", "lbfgs", "torch.optim:Rprop")
-    spreads = {space.contender: space.rate_spread for space in spaces_of(*names)}
-    assert spreads["torch.optim:Rprop"] == DEFAULT_SPREAD
-    assert spreads["adam"] == spreads["nadamw"] == spreads["muon+adamw"] == KNOWN_SPREAD
-
-
-def test_the_prior_fades(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Random learning rates lie near the starting point at first, and farther away the more trainings there were."""
-
-    def mean_distance(trainings: int) -> float:
-        spaces = spaces_of("adam")
-        tried = search(spaces, lambda space, settings: 1.0 + 1e-3 * settings["lr"], trainings)
-        return float(np.mean([abs(math.log10(trial.settings["lr"] / 0.01)) for trial in tried[-6:]]))
-
-    early = mean_distance(8)
-    monkeypatch.setattr(proposals, "PRIOR_TRAININGS", 0)
-    assert early < mean_distance(8)
-
-
-def test_every_eighth_training_is_for_a_start_that_is_not_hopeless() -> None:
-    turns = _Turns(["adam", "adam", "sgd"], np.array([False, True, True]), {"adam": 4, "sgd": 3})
+def test_every_fourth_training_is_for_a_start_that_is_not_hopeless() -> None:
+    turns = _Turns(["adam", "adam", "sgd"], np.array([False, True, True]), {"adam": 2, "sgd": 1})
     left, lowest = np.ones(3, dtype=bool), np.array([0.0, -1.0, 2.0])
     assert list(turns.eligible(left, lowest, best=0.5)) == [False, True, False]
     assert list(turns.eligible(left, lowest, best=-2.0)) == [True, True, True]

@@ -3,9 +3,8 @@
 The starting points come first. Library defaults, and values of a choice that no training had, follow in turns, unless
 they are hopeless. All other trainings are chosen by a model of all contenders (`surrogate`) among `candidates`: rows of
 learning rates, random settings, and steps from the best settings so far. A candidate is worth the improvement that is
-expected of it, times the prior of its learning rates: most lie within a decade of the starting point. The prior fades
-as trainings come (Hvarfner et al. 2022, "piBO: augmenting acquisition functions with user beliefs"). So trainings go to
-the contenders and to the ranges where the best setting may still be, and how many a contender gets is never fixed.
+expected of it. So trainings go to the contenders and to the ranges where the best setting may still be, and how many a
+contender gets is never fixed.
 """
 
 import math
@@ -23,9 +22,8 @@ from thalweg.comparison.planning.adaptive.surrogate import Points, Surrogate
 from thalweg.comparison.planning.seeds import derive
 from thalweg.comparison.protocol.trial import RECOMMENDED, START, USER_TRIAL
 
-START_TURN = 8  # one training in so many is for a default, a starting point or a value that was not tried
+START_TURN = 4  # one training in so many is for a default, a starting point or a value that was not tried
 EQUAL_SHARE = 1 / 8  # of the search is divided equally: none is called worse that was hardly tried
-PRIOR_TRAININGS = 10  # what is known of the learning rates before the first training counts as so many trainings
 EDGE = 0.06  # of a range: a best learning rate so near to its end extends it
 _MAX_SCORE = 1e100
 MAX_POINTS = 256  # that the model sees; of more, the best
@@ -149,8 +147,7 @@ def _modelled(
         np.array([block.has_turns for block, _ in rows]),
         {space.contender: names[space.contender] for space in spaces},
     )
-    prior = frame.prior(pool) ** (PRIOR_TRAININGS / len(best))
-    for number in _greatest(mean, covariance, prior, float(min(scores)), turns):
+    for number in _greatest(mean, covariance, len(rows), float(min(scores)), turns):
         block, row = rows[number]
         candidate = block.candidate(row)
         key = key_of(candidate.space.contender, candidate.settings)
@@ -165,7 +162,7 @@ def _modelled(
 class _Turns:
     """The turns that expected improvement does not decide.
 
-    Every eighth training is for a default, a starting point or a value of a choice that was not tried, unless they are
+    Every fourth training is for a default, a starting point or a value of a choice that was not tried, unless they are
     hopeless. Before that
     come the contenders that have less than their part of the equal share.
 
@@ -201,20 +198,20 @@ class _Turns:
         return starts if starts.any() else left
 
 
-def _greatest(mean: np.ndarray, covariance: np.ndarray, prior: np.ndarray, best: float, turns: _Turns) -> Iterator[int]:
-    """Yield candidates by expected improvement times prior.
+def _greatest(
+    mean: np.ndarray, covariance: np.ndarray, num_candidates: int, best: float, turns: _Turns
+) -> Iterator[int]:
+    """Yield candidates by expected improvement.
 
-    One that was yielded, or waits behind the candidates, counts as trained with its expected score. The prior has a
-    number for each candidate, so points that wait have none.
+    One that was yielded, or waits behind the candidates, counts as trained with its expected score.
     """
-    num_candidates = len(prior)
     for waiting in range(num_candidates, len(mean)):
         covariance = _conditioned(covariance, waiting)
     mean, left = mean[:num_candidates], np.ones(num_candidates, dtype=bool)
     while left.any():
         deviation = np.sqrt(np.maximum(np.diag(covariance)[:num_candidates], 1e-12))
         gain = (best - mean) / deviation
-        improvement = prior * deviation * (gain * ndtr(gain) + np.exp(-(gain**2) / 2) / math.sqrt(2 * math.pi))
+        improvement = deviation * (gain * ndtr(gain) + np.exp(-(gain**2) / 2) / math.sqrt(2 * math.pi))
         winner = int(np.where(turns.eligible(left, mean - 2 * deviation, best), improvement, -1.0).argmax())
         left[winner] = False
         turns.count(winner)
@@ -267,17 +264,6 @@ class _Frame:
                 position = [space.position_of(setting, values[setting])]
                 places[row, self._columns_of(space, setting)] = space.places(setting, position)[0]
         return Points(places, numbers)
-
-    def prior(self, points: Points) -> np.ndarray:
-        """Return how likely each point has the best learning rates, before any training, ``(points,)``.
-
-        The density of a normal distribution around the starting points, by whose spread the best learning rates of
-        trainings lie around them.
-        """
-        spreads = np.array([space.rate_spread for _, space in self._spaces.values()])[points.contenders, None]
-        rates = np.array([column.rpartition(".")[2] == "lr" for column in self._columns], dtype=bool)
-        places = points.places[:, rates]
-        return np.asarray((np.exp(-((places / spreads) ** 2) / 2) / spreads).prod(1))
 
     def _columns_of(self, space: SearchSpace, name: str) -> list[int]:
         return [self._columns[column] for column in space.columns(name)]

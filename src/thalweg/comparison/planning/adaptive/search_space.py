@@ -28,10 +28,6 @@ REFERENCE = "adam"  # from whose starting point others are derived
 HIDDEN_MATRIX = (64, 64)  # the shape for which rules of matrices are started; the model is not known here
 EXTENSION = 10.0  # a range whose best learning rate lies at its end grows by this factor
 MAX_EXTENSIONS = 2  # to each side
-KNOWN_SPREAD = 0.67  # decades from the starting point to the best learning rate, root mean square
-DEFAULT_SPREAD = (
-    1.8  # the same from the library's default; both are those of benchmarks/records/choosing_in_the_wild.json
-)
 APART = 0.5  # distance of two values without an order, in shares of a range: that of the two values of a choice
 
 
@@ -46,7 +42,6 @@ class SearchSpace:
         anchor: The starting point: the value of each searched setting that is expected to do best.
         starts: The settings that enter the search first, by trial number: `START.trial`, `RECOMMENDED.trial`, and from
             `USER_TRIAL` downwards those of the user.
-        rate_spread: The decades by which the best learning rate is expected to lie from the starting point.
         can_extend: True if the range of the learning rate may be extended.
         task_settings: The settings that are numbers of the task, which all contenders share.
     """
@@ -56,7 +51,6 @@ class SearchSpace:
     orders: Mapping[str, int]
     anchor: Settings
     starts: Mapping[int, Settings]
-    rate_spread: float = DEFAULT_SPREAD
     can_extend: bool = False
     task_settings: frozenset[str] = frozenset()
 
@@ -171,8 +165,7 @@ def search_space_of(contender: Contender, ranges: Mapping[str, Range] | None = N
         starts[RECOMMENDED.trial] = {**defaults, **recommended}
     for number, settings in enumerate(contender.user_settings):
         starts[USER_TRIAL - number] = {**defaults, **settings}
-    known = recommended or _starting_rates(contender)
-    anchor = {**defaults, **known}
+    anchor = {**defaults, **(recommended or _starting_rates(contender))}
     rate = searched.get("lr")
     return SearchSpace(
         contender=contender.name,
@@ -180,7 +173,6 @@ def search_space_of(contender: Contender, ranges: Mapping[str, Range] | None = N
         orders={name: contender.order_of(name) for name in searched},
         anchor={name: searched[name].clamp(anchor[name]) if is_rate(name) else anchor[name] for name in searched},
         starts=starts,
-        rate_spread=KNOWN_SPREAD if known or contender.name in DEFAULTS_DO_BEST else DEFAULT_SPREAD,
         can_extend=rate is not None and rate.scale == "log" and "lr" not in contender.ranges,
         task_settings=frozenset(contender.task_settings),
     )

@@ -14,11 +14,11 @@ from itertools import product
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
 
-LR_LENGTHS = (0.4, 0.8)  # decades of the learning rate over which scores resemble one another
-SHARES = (0.2, 0.4, 0.6)  # of the variance that all contenders share
+LR_LENGTHS = (0.25, 0.5)  # decades of the learning rate over which scores resemble one another
+SHARES = (0.2, 0.5)  # of the variance that all contenders share
 OFFSET_SHARE = 0.3  # of the variance that is the contender's own level
 ORDER_LENGTHS = {1: 1.0, 2: 0.45, 3: 1.2}  # shares of a range
-NOISE = 0.05  # of the variance: ripples that no smooth model shows
+NOISE = 0.02  # of the variance: ripples that no smooth model shows
 
 
 @dataclass(frozen=True)
