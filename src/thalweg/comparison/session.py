@@ -73,7 +73,7 @@ def run(
     hardware_before = other_hardware(store.read_trials(record.id).trials, usable)
     if hardware_before:
         notify(f"resumed on other hardware: {' and '.join(hardware_before)} before, {hardware_of(usable)} now")
-    with WorkerPool(workload, num_workers, notify, usable, request.timeout_s) as pool:
+    with WorkerPool(workload, num_workers, notify, usable, request.timeout_s, contenders) as pool:
         runner = TrialRunner(contenders, store, record, watch, pool, clock)
         _Session(workload, contenders, record, request, runner).run()
         runner.monitor.check_that_one_succeeded()

@@ -512,3 +512,40 @@ def test_a_training_that_raises_in_a_worker_is_a_result() -> None:
         results = [result for _, results in run(pool, jobs()) for result in results]
     assert [result.status for result in results] == ["failed"] * 6
     assert "no such device" in results[0].message
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_worker_is_started_anew_only_for_a_contender_that_it_does_not_know(tmp_path: Path, is_known: bool) -> None:
+    """The first training of a process is slow, and a short budget begins with a training of each contender."""
+    file, parent = tmp_path / "processes", os.getpid()
+
+    def model() -> nn.Module:
+        if os.getpid() != parent:
+            with file.open("a") as stream:
+                stream.write(f"{os.getpid()}\n")
+        return nn.Linear(3, 1)
+
+    trained, adam = workload(model), CONTENDERS["adam"]
+    both = [Job((each,), (Trial({"lr": 0.01}, 0),), SCHEDULE, 0.1) for each in (SGD, adam)]
+    with WorkerPool(trained, 1, pytest.fail, contenders=(SGD, adam) if is_known else ()) as pool:
+        results = [result for job in both for _, (result,) in pool.run([job], lambda job, share: None)]
+    assert [result.status for result in results] == ["ok", "ok"]
+    assert len(set(file.read_text().split())) == (1 if is_known else 2)
+
+
+def test_one_process_trains_all_contenders_of_a_comparison(tmp_path: Path) -> None:
+    file = tmp_path / "processes"
+
+    def train(make_optimizer: Any, report: Any) -> None:
+        with file.open("a") as stream:
+            stream.write(f"{os.getpid()}\n")
+        weight = torch.nn.Parameter(torch.ones(1))
+        optimizer = make_optimizer([weight])
+        for _ in range(3):
+            optimizer.zero_grad()
+            (weight**2).sum().backward()
+            optimizer.step()
+            report(float(weight.detach() ** 2))
+
+    thalweg.compare(train, ["sgd", "adam", "lion"], budget="2trials", workers=1, store=tmp_path / "store.db")
+    assert len(set(file.read_text().split()) - {str(os.getpid())}) == 1

@@ -63,6 +63,8 @@ class WorkerPool:
         usable: The devices that train: one for each worker in turn; the first serves this process.
         timeout_s: Seconds that a single training may take. None allows a minute and 20 times the time that is
             predicted, or that the slowest training so far has taken. Before anything is known there is no limit.
+        contenders: The contenders that a worker knows from its start. For a job of another one it is started anew, and
+            the first training of a process is slow.
 
     Attributes:
         capacity: The number of jobs that run at once.
@@ -75,12 +77,14 @@ class WorkerPool:
         notify: Callable[[str], None],
         usable: Sequence[str] = (devices.AUTO,),
         timeout_s: float | None = None,
+        contenders: Iterable[Contender] = (),
     ) -> None:
         self._workload, self._notify, self._timeout_s = workload, notify, timeout_s
         self.capacity = max(1, num_workers)
         self._on_cpu = all(text in (devices.AUTO, "cpu") for text in usable)
         self._slots: list[Slot[Job]] = [Slot(usable[k % len(usable)]) for k in range(self.capacity)]
-        self._contenders: dict[Slot[Job], list[Contender]] = {slot: [] for slot in self._slots}
+        known = list(contenders)
+        self._contenders: dict[Slot[Job], list[Contender]] = {slot: list(known) for slot in self._slots}
         self._is_device_lost = False  # in this process
         self._slowness = 1.0  # the most that a job took, in units of its predicted time
         self._longest_s: float | None = None  # the most seconds that a training took
