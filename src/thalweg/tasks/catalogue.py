@@ -260,8 +260,12 @@ def as_task(value: object, *, name: str = "", source: str = "") -> Task | Traini
             remedy,
             where=line_of(value),
         )
-    raise TaskError(
-        f"{who}: a task must be a thalweg.Task or a function train(make_optimizer, report), got {type(value).__name__}."
+    raise task_error(
+        who,
+        "a task must be a thalweg.Task or a function train(make_optimizer, report)",
+        type(value).__name__,
+        "Write def train(make_optimizer, report), and call it there." if callable(value) else "",
+        where=line_of(value) if callable(value) else "",
     )
 
 

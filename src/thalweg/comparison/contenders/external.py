@@ -176,9 +176,12 @@ def _state_numel(external: ExternalOptimizer, shape: torch.Size) -> int:
         set_training_mode(optimizer, True)
         optimizer.step()
     except Exception as error:
+        remedy = "Wrap it in a function (params, lr=...) that does."
+        if "closure" in str(error):
+            remedy = "An optimizer that needs one takes part if thalweg has it: L-BFGS is lbfgs."
         raise SettingError(
             f"{external.path}: it must be callable with parameters and make an optimizer that steps without a closure, "
-            f"got {type(error).__name__}: {error}. Wrap it in a function (params, lr=...) that does."
+            f"got {type(error).__name__}: {error}. {remedy}"
         ) from error
     tensors = (value for value in optimizer.state.get(param, {}).values() if isinstance(value, torch.Tensor))
     return sum(tensor.numel() for tensor in tensors if tensor.numel() > 1)
