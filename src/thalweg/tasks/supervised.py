@@ -110,7 +110,11 @@ class Supervised:
         logits = getattr(output, "logits", None)
         if isinstance(logits, Tensor):
             return logits
-        parts = output if isinstance(output, Mapping) else dict(enumerate(output if isinstance(output, tuple | list) else ()))
+        parts = (
+            output
+            if isinstance(output, Mapping)
+            else dict(enumerate(output if isinstance(output, tuple | list) else ()))
+        )
         if isinstance(parts.get("logits"), Tensor):
             tensor: Tensor = parts["logits"]
             return tensor

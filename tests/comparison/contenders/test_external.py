@@ -110,7 +110,7 @@ def test_what_cannot_compete_is_refused(text: str, kind: type[Exception], messag
 
 def test_an_optimizer_that_wants_a_closure_is_refused_with_advice() -> None:
     (contender,) = resolve([torch.optim.LBFGS])
-    with pytest.raises(SettingError, match="steps without a closure"):
+    with pytest.raises(SettingError, match="steps without a closure, got TypeError: .* L-BFGS is lbfgs"):
         _ = contender.state_numbers
 
 
