@@ -15,8 +15,8 @@ from thalweg import __version__
 from thalweg.cli.bench import bench
 from thalweg.cli.compare import compare
 from thalweg.cli.doctor import doctor
-from thalweg.cli.explain import explain
 from thalweg.cli.ending import end
+from thalweg.cli.explain import explain
 from thalweg.cli.interrupts import DIAGNOSIS_ENDED, RESUME, exit_code
 from thalweg.cli.list import list_
 from thalweg.cli.output import echo, shorten
