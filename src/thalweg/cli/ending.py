@@ -14,17 +14,17 @@ PATIENCE_S = 30.0  # for threads of a task that may still be writing something
 _OWN_THREADS = "thalweg"  # beginning of the names of our threads, which end by themselves
 
 
-def end(code: int, others: Collection[threading.Thread] = ()) -> NoReturn:
+def end(code: int, callers_threads: Collection[threading.Thread] = ()) -> NoReturn:
     """Exit with a code, at the latest ``PATIENCE_S`` seconds after now.
 
     Python itself would wait for each thread that is no daemon, without a word and for ever.
 
     Args:
         code: The exit code.
-        others: Threads that were there before the command began, which are its caller's.
+        callers_threads: Threads that were there before the command began, which are its caller's.
     """
     deadline_s = time.monotonic() + PATIENCE_S
-    left = [thread for thread in threading.enumerate() if _is_of_task(thread) and thread not in others]
+    left = [thread for thread in threading.enumerate() if _is_of_task(thread) and thread not in callers_threads]
     if left:
         names = ", ".join(thread.name for thread in left)
         echo(

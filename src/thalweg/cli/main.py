@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal without Greek letters shows question marks in formulas
         sys.stdout.reconfigure(errors="replace")
     _print_setting_warnings()
-    others = threading.enumerate()
+    callers_threads = threading.enumerate()
     try:
         # Without standalone mode click raises its errors here instead of ending the process.
         code = cli.main(args=None if arguments is None else list(arguments), standalone_mode=False)
@@ -103,4 +103,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception:  # a bug: nothing in its text reaches the terminal as it is
         echo(traceback.format_exc().rstrip(), err=True)
         code = 1
-    end(code or 0, others)
+    end(code or 0, callers_threads)
