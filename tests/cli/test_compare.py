@@ -65,6 +65,10 @@ def test_a_narrow_terminal_shows_all_columns(tmp_path: Path, monkeypatch: pytest
     cells = set(wide.partition("Value and worse by")[0].split())
     assert cells == set(narrow.partition("Value and worse by")[0].split())
     assert {"contender", "settings", "untuned", "state"} <= cells
+    monkeypatch.setattr("thalweg.cli.report.stdout_console", lambda: Console(width=40))
+    verdict = invoke("report", str(tmp_path)).stdout.partition("Report:")[0]
+    assert max(map(len, verdict.splitlines())) <= 40
+    assert " ".join(verdict.split()) in " ".join(wide.split())
 
 
 def test_numbers_of_a_task_are_fixed_and_settings_are_started_from(tmp_path: Path) -> None:

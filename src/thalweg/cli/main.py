@@ -3,6 +3,7 @@
 import errno
 import io
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from thalweg import __version__
 from thalweg.cli.bench import bench
 from thalweg.cli.compare import compare
 from thalweg.cli.doctor import doctor
+from thalweg.cli.ending import end
 from thalweg.cli.explain import explain
 from thalweg.cli.interrupts import DIAGNOSIS_ENDED, RESUME, exit_code
 from thalweg.cli.list import list_
@@ -77,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal without Greek letters shows question marks in formulas
         sys.stdout.reconfigure(errors="replace")
     _print_setting_warnings()
+    callers_threads = threading.enumerate()
     try:
         # Without standalone mode click raises its errors here instead of ending the process.
         code = cli.main(args=None if arguments is None else list(arguments), standalone_mode=False)
@@ -100,4 +103,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception:  # a bug: nothing in its text reaches the terminal as it is
         echo(traceback.format_exc().rstrip(), err=True)
         code = 1
-    sys.exit(code or 0)
+    end(code or 0, callers_threads)

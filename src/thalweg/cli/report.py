@@ -7,7 +7,7 @@ from threading import Event
 import click
 
 from thalweg.cli.live import live_report
-from thalweg.cli.output import echo, end_with, example, json_option, naming_option, print_json
+from thalweg.cli.output import echo, end_with, example, json_option, naming_option, print_json, stdout_console
 
 
 @click.command(
@@ -54,9 +54,10 @@ def report(store: Path, target: Path | None, overwrite: bool, live: bool, as_jso
     if as_json:
         print_json(comparison.to_json() | {"report": page and str(page)})
     else:
-        echo(make("the verdict", lambda: comparison.verdict.text, ""))
+        console = stdout_console()  # it breaks lines between words: no value is cut in two
+        console.print(make("the verdict", lambda: comparison.verdict.text, ""))
         for failure in make("the failed trainings", lambda: comparison.failures, []):
-            echo(failure.text)
+            console.print(failure.text)
         if page:
             echo(f"Report: {page}")
     end_with(comparison.parts)

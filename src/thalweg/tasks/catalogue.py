@@ -1,9 +1,7 @@
 """The built-in tasks by name, and tasks from a user's file."""
 
-import hashlib
 import importlib.util
 import inspect
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,14 +20,13 @@ from thalweg.tasks.built_in.images import elevation, patches
 from thalweg.tasks.built_in.surfaces import ackley, noisy_quadratic, quadratic, rastrigin, rosenbrock
 from thalweg.tasks.built_in.tables import breast_cancer, diabetes
 from thalweg.tasks.built_in.text import characters
-from thalweg.tasks.reproducibility.seeded import seeded
+from thalweg.tasks.files import spec_of_file
 from thalweg.tasks.task import Task
 from thalweg.tasks.training import Training
 from thalweg.tasks.training_function import TrainingFunction
 from thalweg.tasks.user_code import as_task_error, line_of, task_error
 
 MAX_FILES = 1000  # of a folder that are searched for a similar name
-FILE_MODULE = "thalweg_task_"  # prefix of the names of modules that are imported from a user's file
 
 _Task = TypeVar("_Task", bound=Task | TrainingFunction)
 
@@ -155,20 +152,15 @@ def module_of_file(path: Path) -> ModuleType:
         raise TaskError(
             f"{path}: the file must exist, got no such file. {_near_files(path)}Relative paths start at {Path.cwd()}."
         )
-    # Two files may have the same name, so the module's name includes a hash of the path.
-    module_name = f"{FILE_MODULE}{path.stem}_{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:8]}"
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    assert spec is not None
+    spec = spec_of_file(path)
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module
+    sys.modules[spec.name] = module
     folder = str(path.parent.resolve())
     if folder not in sys.path:  # permanently: the file may import its neighbours as late as in a training
         sys.path.insert(0, folder)
     try:
-        # Random numbers in the file are the same at each import, so that a comparison can be resumed.
-        with seeded(0):
-            spec.loader.exec_module(module)
+        spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # thalweg's own errors too: they do not name the file
         raise as_task_error(f"{path}: the file must import", error) from error
     return module
@@ -284,8 +276,12 @@ def as_task(value: object, *, name: str = "", source: str = "") -> Task | Traini
             remedy,
             where=line_of(value),
         )
-    raise TaskError(
-        f"{who}: a task must be a thalweg.Task or a function train(make_optimizer, report), got {type(value).__name__}."
+    raise task_error(
+        who,
+        "a task must be a thalweg.Task or a function train(make_optimizer, report)",
+        type(value).__name__,
+        "Write def train(make_optimizer, report), and call it there." if callable(value) else "",
+        where=line_of(value) if callable(value) else "",
     )
 
 

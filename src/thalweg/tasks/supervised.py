@@ -45,6 +45,7 @@ class Supervised:
         )
         self._name = name
         self._takes_classes = is_torchs and name in _CLASS_LOSSES
+        self._takes_probabilities = self._takes_classes and name in ("cross_entropy", "CrossEntropyLoss")
         self._is_elementwise = is_torchs and name in _ELEMENTWISE_LOSSES
 
     def __repr__(self) -> str:
@@ -111,7 +112,11 @@ class Supervised:
         logits = getattr(output, "logits", None)
         if isinstance(logits, Tensor):
             return logits
-        parts = output if isinstance(output, Mapping) else dict(enumerate(output if isinstance(output, tuple) else ()))
+        parts = (
+            output
+            if isinstance(output, Mapping)
+            else dict(enumerate(output if isinstance(output, tuple | list) else ()))
+        )
         if isinstance(parts.get("logits"), Tensor):
             tensor: Tensor = parts["logits"]
             return tensor
@@ -149,8 +154,8 @@ class Supervised:
         return target.to(output.dtype)
 
     def _classes(self, target: Tensor, output: Tensor) -> Tensor:
-        if target.shape == output.shape and target.is_floating_point():
-            return target.to(output.dtype)  # a probability for each class
+        if target.shape == output.shape and (target.is_floating_point() or self._takes_probabilities):
+            return target.to(output.dtype)  # a probability for each class; whole numbers are 0 and 1
         if target.dim() == output.dim() and target.dim() > 1 and target.shape[1] == 1:
             raise self._error(
                 f"class labels must have one dimension less than the output for {self._name}",

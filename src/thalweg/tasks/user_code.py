@@ -22,6 +22,7 @@ _LIBRARY_FOLDERS = tuple(
 )
 _LIBRARY_PARTS = ("site-packages", "dist-packages", "<frozen", "<__array_function__")
 _GENERATED = "<string>"  # the file of the `__init__` that a dataclass generates, and of `python -c`
+_NAMES_A_LINE = re.compile(r"\(at [^()]+:\d+\)")
 MAX_ERROR = 600  # characters of an error's own text
 
 # From the text of an error to its remedy. The errors are those of torch and Python, which name tensors and no task.
@@ -51,7 +52,24 @@ _REMEDIES = tuple(
             "The model is float64 and the data are not: pass data.double().",
         ),
         (
-            r"got (Long|Int) and Float|Input type \(long|Found dtype Long but expected Float"
+            r"got (Half|BFloat16) and Float|Input type \(c10::(Half|BFloat16)\) and bias type \(float\)",
+            "The data have fewer bits than the model: pass data.float(), and Task(..., precision=...) to compute in 16 "
+            "bits.",
+        ),
+        (
+            r"got Complex\w+ and",
+            "The data are complex and the model is not: pass torch.view_as_real(data), or make a complex model.",
+        ),
+        (
+            r"'Sparse\w+' backend|layout (torch\.)?[Ss]parse",
+            "Sparse tensors have no rows to choose: pass data.to_dense(), or a DataLoader that makes batches of them.",
+        ),
+        (
+            r"multi-target not supported",
+            "Class labels must be one whole number for each example: pass labels.argmax(1) of one-hot labels.",
+        ),
+        (
+            r"got (Long|Int|Short) and Float|Input type \(long|Found dtype Long but expected Float"
             r"|result type Float can't be cast to",
             "Whole numbers stand where the model or the loss needs real ones: pass data.float().",
         ),
@@ -63,7 +81,7 @@ _REMEDIES = tuple(
         (
             r"does not require grad and does not have a grad_fn",
             "The loss does not depend on the trained parameters: look for .detach(), .item(), no_grad() and frozen "
-            "parameters.",
+            "parameters. A loss or a metric that differentiates is evaluated with Task(..., needs_grad=True).",
         ),
         (
             r"argument 'input'.* must be Tensor, not|has no attribute 'dim'|has no attribute 'size'",
@@ -162,7 +180,10 @@ def describe_with_line(error: BaseException, where: Callable[[], str] = lambda: 
         error: The error.
         where: Returns file and line to name if the traceback has no line of the user's.
     """
-    text, line, remedy = describe(error), line_of_error(error) or where(), remedy_of(error)
+    text, remedy = describe(error), remedy_of(error)
+    if isinstance(error, ThalwegError) and _NAMES_A_LINE.search(text):
+        return text
+    line = line_of_error(error) or where()
     text += f" (at {line})" if line and f"(at {line})" not in text else ""
     return f"{text}. {remedy}" if remedy else text
 

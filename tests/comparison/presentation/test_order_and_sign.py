@@ -49,6 +49,7 @@ def test_a_row_that_is_better_than_the_leader_says_better(
         f"The reported value puts {leader} first."
     )
     assert notes == ([sentence] if "better" in cell else [])
+    assert (sentence in " ".join(repr(changed).split())) == ("better" in cell)
     page = changed.report(tmp_path / "report.html").read_text()
     assert f">{cell}</td>" in page
 

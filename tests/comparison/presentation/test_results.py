@@ -36,6 +36,10 @@ class Recorder:
         self.finished.append(comparison)
 
 
+def leave(trial: TrialRecord) -> None:
+    sys.exit(4)
+
+
 def fail(trial: TrialRecord) -> None:
     raise ValueError("no disk")
 
@@ -74,7 +78,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         budget="18trials",
         workers=1,
         watch=watch,
-        callbacks=[fail, recorder, CsvLog(log), FailAtEnd()],
+        callbacks=[leave, fail, recorder, CsvLog(log), FailAtEnd()],
     )
     return Run(comparison=comparison, recorder=recorder, messages=messages, log=log)
 
@@ -86,6 +90,8 @@ def test_callbacks_see_each_training_and_the_end_and_their_errors_are_shown_once
     assert run.recorder.finished == [run.comparison]
     line = fail.__code__.co_firstlineno + 1
     assert run.messages == [
+        f"callback leave failed, got SystemExit: 4 (at {__file__}:{leave.__code__.co_firstlineno + 1}). "
+        "The comparison goes on.",
         f"callback fail failed, got ValueError: no disk (at {__file__}:{line}). The comparison goes on.",
         f"callback FailAtEnd failed, got RuntimeError: at the end (at {__file__}:"
         f"{FailAtEnd.finish.__code__.co_firstlineno + 1}). The comparison goes on.",

@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sql
+from sqlalchemy.exc import OperationalError
 
 import thalweg
 from cases.comparison_records import PLAN, WORKLOAD
 from thalweg.comparison.results.records import TrialRecord
+from thalweg.comparison.results.storage.opening import writing
+from thalweg.comparison.results.storage.tables import RESULTS
 from thalweg.comparison.results.store import VERSION, Store
 from thalweg.comparison.training.result import Evaluation, TrainingResult
 from thalweg.errors import StoreError
@@ -70,6 +73,25 @@ def test_results_are_stored_all_or_none(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="Another process is running the same comparison"):
         store.add(comparison, [record(1), record(0)])
     assert [trial.trial for trial in store.trials(comparison)] == [0]
+
+
+def test_a_transaction_that_writes_waits_for_others_from_its_start_and_readers_do_not(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite"
+    first, second = Store(path), None
+    comparison = filled(first)
+    first.add(comparison, [record(0)])
+    with every_connection("PRAGMA busy_timeout = 0"):
+        second = Store(path)
+        assert second.trials(comparison)
+    with writing(first._engine) as connection:
+        assert connection.execute(sql.select(RESULTS)).all()
+        assert second.trials(comparison)
+        # It has not written yet, but it will: another one must not begin, or one of the two could never end.
+        with pytest.raises(OperationalError, match="locked"), writing(second._engine):
+            pass
+        connection.execute(sql.delete(RESULTS))
+    with writing(second._engine):
+        assert second.trials(comparison) == []
 
 
 def test_a_number_that_is_not_finite_is_stored_as_null_and_read_as_nan() -> None:

@@ -31,6 +31,7 @@ INPUTS = torch.randn(COUNT, 4, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(COUNT) % 3
 ARRAY = INPUTS.double().numpy()  # the same numbers as float64
 CROSS_ENTROPY = supervised(functional.cross_entropy)
+NLL = supervised(nn.NLLLoss())
 
 
 def classifier() -> nn.Module:
@@ -84,6 +85,11 @@ class WithTuple(WithLogits):
         return self.inner(inputs), ("a state", inputs)
 
 
+class WithList(WithLogits):
+    def forward(self, inputs: torch.Tensor) -> Any:
+        return [self.inner(inputs)]
+
+
 def lazy_classifier() -> nn.Module:
     return nn.Sequential(nn.LazyLinear(8), nn.ReLU(), nn.LazyLinear(3))
 
@@ -110,10 +116,13 @@ def with_unused_parameters() -> nn.Module:
         ((INPUTS, LABELS), WithLogits),
         ((INPUTS, LABELS), WithDict),
         ((INPUTS, LABELS), WithTuple),
+        ((INPUTS, LABELS), WithList),
+        ((ARRAY.astype(np.longdouble), LABELS.numpy().astype("uint16")), classifier),
+        ((INPUTS.clone().requires_grad_() * 1.0, LABELS), classifier),
         ((INPUTS, LABELS), lazy_classifier),
         ((INPUTS, LABELS), with_unused_parameters),
     ],
-    ids=map(str, range(15)),
+    ids=map(str, range(18)),
 )
 def test_it_trains_as_tensors_do(data: Any, model: Callable[[], nn.Module]) -> None:
     result, expected = train(make_task(data, model)), reference()
@@ -126,7 +135,8 @@ def test_real_numbers_of_arrays_get_the_dtype_of_the_model_and_tensors_keep_thei
     double = make_task((ARRAY, LABELS), lambda: classifier().double())
     assert double.splits.train[0].dtype == torch.float64
     assert train(double).status == "ok"
-    assert make_task((ARRAY, LABELS)).splits.train[0].dtype == torch.float32
+    for kind in ("float16", "float32", "float64"):
+        assert make_task((ARRAY.astype(kind), LABELS)).splits.train[0].dtype == torch.float32
     assert make_task((INPUTS.double(), LABELS)).splits.train[0].dtype == torch.float64
 
 
@@ -144,6 +154,28 @@ def test_targets_of_whole_numbers_get_the_dtype_of_the_output() -> None:
         return train(make_task((INPUTS, targets[:, None]), lambda: nn.Linear(4, 1), supervised(nn.MSELoss()))).test
 
     assert trained(LABELS) == trained(LABELS.double()) == trained(LABELS.float())
+
+
+def test_one_hot_labels_are_probabilities_whatever_their_dtype() -> None:
+    one_hot = functional.one_hot(LABELS)
+    trained = [train(make_task((INPUTS, labels))).test for labels in (one_hot, one_hot.float(), one_hot.bool())]
+    assert trained == [pytest.approx(reference().test, rel=1e-6)] * 3
+
+
+@pytest.mark.parametrize("form", ["whole", "splits", "computed"])
+def test_a_loss_may_differentiate_by_data_that_require_gradients(form: str) -> None:
+    def slope(model: nn.Module, batch: Any) -> torch.Tensor:
+        (points,) = batch
+        (slopes,) = torch.autograd.grad(model(points).sum(), points, create_graph=True)
+        return (slopes - 1.0).square().mean()
+
+    points = INPUTS.clone().requires_grad_()
+    shifted = points + 1.0
+    data: Any = {"whole": (points,), "splits": Splits((points,), (points,)), "computed": Splits((shifted,))}[form]
+    task = make_task(data, lambda: nn.Sequential(nn.Linear(4, 1), nn.Tanh()), slope)
+    result = train(task)
+    assert result.status == "ok", result.message
+    assert points.grad is None
 
 
 class Stream(IterableDataset):
@@ -326,8 +358,18 @@ LOADER = DataLoader(TensorDataset(INPUTS, LABELS), batch_size=8)
         ({"data": lambda: 1 / 0}, "data must be readable, got ZeroDivisionError", ""),
         ({"loss": lambda model, batch: loss_of_own(model, batch).item()}, "0-d tensor, got float", "loss itself"),
         ({"loss": lambda model, batch: model(batch[0])}, r"0-d tensor, got shape \(24, 3\)", "Take the mean"),
+        ({"metric": lambda model, batch: "0.3"}, "a metric must be a number or a 0-d tensor, got str", "the mean over"),
+        ({"data": (INPUTS.half(), LABELS)}, "got Half and Float", "pass data.float()"),
+        ({"data": (INPUTS.to(torch.complex64), LABELS)}, "got Complex", "torch.view_as_real(data)"),
+        ({"data": (INPUTS.to_sparse(), LABELS)}, "data must be readable", "pass data.to_dense()"),
+        ({"data": (INPUTS.short(), LABELS)}, "got Short and Float", "pass data.float()"),
+        (
+            {"data": (INPUTS, functional.one_hot(LABELS)), "loss": NLL},
+            "multi-target not supported",
+            "labels.argmax(1)",
+        ),
     ],
-    ids=map(str, range(32)),
+    ids=map(str, range(36)),
 )
 def test_a_border_that_cannot_be_crossed_names_the_line_and_the_remedy(
     parts: dict[str, Any], message: str, remedy: str, monkeypatch: pytest.MonkeyPatch

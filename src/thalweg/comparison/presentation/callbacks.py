@@ -58,7 +58,7 @@ class CallbackRunner:
     def _call(self, index: int, call: Callable[[], Any]) -> None:
         try:
             call()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if index in self._failed:
                 return
             self._failed.add(index)

@@ -2,6 +2,7 @@
 
 import html
 import math
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
@@ -166,11 +167,15 @@ def sentences_of(comparison: FinishedComparison) -> list[str]:
 def text_of(comparison: FinishedComparison, width: int = 120) -> str:
     """Return the ``repr`` of a comparison: what it compared, the headline, the table and the code.
 
+    If a contender below the leader has a better value, it says why.
+
     Args:
         comparison: A finished comparison.
         width: The characters in a line.
     """
-    parts = [f"{_title(comparison)}\n{comparison.verdict.headline}", table_of(comparison).text(width), comparison.code]
+    reasons = [textwrap.fill(reason, width) for reason in _better_than_the_leader(comparison)]
+    heading = f"{_title(comparison)}\n{comparison.verdict.headline}"
+    parts = [heading, table_of(comparison).text(width), *reasons, comparison.code]
     return printable("\n\n".join(filter(None, parts)), keep="\n")
 
 

@@ -25,7 +25,7 @@ from thalweg.comparison.processes.lifeline import STOP, Inbox, end_with_parent
 from thalweg.comparison.processes.serving import Reply, Target, serve
 from thalweg.comparison.processes.stopping import interrupts_delayed
 from thalweg.engine.core import devices
-from thalweg.tasks.catalogue import FILE_MODULE
+from thalweg.tasks.files import FILE_MODULE
 from thalweg.tasks.user_code import is_users_file
 
 _NAME = "thalweg-worker"

@@ -27,6 +27,7 @@ from thalweg.comparison.results.storage.opening import (
     file_of,
     find_damage,
     open_engine,
+    writing,
 )
 from thalweg.comparison.results.storage.rows import DamagedRowError
 from thalweg.comparison.results.storage.tables import CLOCKS, COMPARISONS, METADATA, RESULTS, VERSIONS
@@ -124,7 +125,7 @@ class Store:
 
     def _prepare(self) -> None:
         """Create the tables. Write something in any case, so that a read-only file raises an error now."""
-        with explained(self.label, "written"), self._engine.begin() as connection:
+        with explained(self.label, "written"), writing(self._engine) as connection:
             METADATA.create_all(connection)
             for table in (COMPARISONS, RESULTS):
                 stored = _column_names(connection, table)
@@ -192,7 +193,7 @@ class Store:
             "plan": plan.to_json(),
             "environment": environment,
         }
-        with explained(self.label, "written"), self._engine.begin() as connection:
+        with explained(self.label, "written"), writing(self._engine) as connection:
             connection.execute(sql.insert(COMPARISONS), rows.encode(values))
         record = self.find(key)
         assert record is not None
@@ -220,7 +221,7 @@ class Store:
             StoreError: If the store cannot be written.
         """
         encoded = [rows.encode({"comparison": comparison} | values_of_trial(trial)) for trial in trials]
-        with explained(self.label, "written"), self._engine.begin() as connection:
+        with explained(self.label, "written"), writing(self._engine) as connection:
             is_failed = (RESULTS.c.comparison == comparison) & (RESULTS.c.status == "failed")
             for trial in replaced:
                 of_trial = [RESULTS.c[name] == value for name, value in trial.key._asdict().items()]
@@ -317,7 +318,7 @@ class Store:
             StoreError: If the store cannot be written.
         """
         numbers = [row.rowid for row in damage if row.rowid is not None]
-        with explained(self.label, "written"), self._engine.begin() as connection:
+        with explained(self.label, "written"), writing(self._engine) as connection:
             connection.execute(sql.delete(RESULTS).where(sql.literal_column("rowid").in_(numbers)))
 
     def finish(self, comparison: int, *, elapsed_s: float | None = None) -> None:
@@ -345,7 +346,7 @@ class Store:
         self._set_finished(comparison, None, elapsed_s)
 
     def _set_finished(self, comparison: int, time: str | None, elapsed_s: float | None = None) -> None:
-        with explained(self.label, "written"), self._engine.begin() as connection:
+        with explained(self.label, "written"), writing(self._engine) as connection:
             change_comparison(connection, comparison, {"finished": time})
             if elapsed_s is not None:
                 set_elapsed(connection, comparison, elapsed_s)

@@ -147,7 +147,8 @@ class PopulationRun:
 
         def measured(params: dict[str, Tensor], buffers: dict[str, Tensor], batch: Batch) -> Tensor:
             weights = {f"model.{name}": value for name, value in (params | buffers).items()}
-            return checked_loss(self.task, functional_call(objective, weights, (batch,)))
+            value = functional_call(objective, weights, (batch,))
+            return checked_loss(self.task, value, None if measure is self.task.loss else measure)
 
         return measured
 

@@ -201,7 +201,7 @@ class SingleRun:
             # A metric may come from another library as a number; only a differentiated loss must be a tensor.
             if split != "train" and isinstance(value, int | float | np.generic):
                 value = torch.as_tensor(value)
-            return checked_loss(self.task, value).detach()
+            return checked_loss(self.task, value, None if measure is self.task.loss else measure).detach()
 
         grads = [param.grad for param in self.model.parameters()]
         name = metric or ("loss" if measure is self.task.loss else "metric")

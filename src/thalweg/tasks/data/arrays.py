@@ -30,12 +30,13 @@ def _is_list_of_numbers(value: object) -> bool:
 def array_as_tensor(value: Any, float_dtype: Callable[[], torch.dtype] = torch.get_default_dtype) -> Tensor:
     """Return an array or a list as a tensor.
 
-    Real numbers of 64 bits, which numpy and Python choose unasked, become the dtype of the model; whole numbers and
-    tensors stay as they are.
+    Real numbers become the dtype of the model, since numpy and Python choose theirs unasked. Whole numbers keep their
+    dtype where torch computes with it: unsigned ones of 16 bits and more get twice the bits, at most 64. Tensors stay
+    as they are, but the graph that made them is left behind: a pass may differentiate by them, as by new ones.
 
     Args:
         value: A tensor, an array, or a list of numbers. Its memory is shared where that is possible.
-        float_dtype: Returns the dtype for real numbers of 64 bits.
+        float_dtype: Returns the dtype for real numbers.
 
     Raises:
         ValueError: If it holds no numbers, or rows of different lengths.
@@ -45,7 +46,7 @@ def array_as_tensor(value: Any, float_dtype: Callable[[], torch.dtype] = torch.g
         torch.float32
     """
     if isinstance(value, Tensor):
-        return value
+        return without_graph(value) if value.requires_grad else value
     try:
         array = np.asarray(value)
     except ValueError as error:
@@ -54,7 +55,16 @@ def array_as_tensor(value: Any, float_dtype: Callable[[], torch.dtype] = torch.g
         raise ValueError(f"{array.dtype} values, which are no numbers")
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
+    if array.dtype.kind == "f" and array.dtype.itemsize > 8:
+        array = array.astype(np.float64)
+    if array.dtype.kind == "u" and array.dtype.itemsize > 1:
+        array = array.astype(np.int32 if array.dtype.itemsize == 2 else np.int64)
     if not array.flags.writeable or any(stride < 0 for stride in array.strides):
         array = array.copy()
     tensor = torch.from_numpy(array) if array.ndim else torch.as_tensor(array.item())
-    return tensor.to(float_dtype()) if tensor.dtype == torch.float64 else tensor
+    return tensor.to(float_dtype()) if tensor.is_floating_point() else tensor
+
+
+def without_graph(tensor: Tensor) -> Tensor:
+    """Return a tensor without the operations that made it; autograd follows the result if it followed the tensor."""
+    return tensor.detach().requires_grad_(tensor.requires_grad)

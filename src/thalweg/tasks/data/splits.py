@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from thalweg.tasks.data.arrays import without_graph
 from thalweg.tasks.user_code import task_error
 
 Batch = Any  # a tuple of tensors that share their first dimension, a dict of such tensors, or an object of the user's
@@ -88,7 +89,7 @@ def split_at_random(tensors: Tensors, *, seed: int = 0, train: float = 0.6, vali
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
     ends = [round(train * count), round((train + validation) * count)]
     parts = torch.tensor_split(order, ends)
-    return Splits(*(tuple(tensor[part] for tensor in tensors) for part in parts))
+    return Splits(*(tuple(without_graph(tensor[part]) for tensor in tensors) for part in parts))
 
 
 def standardized(splits: Splits, parts: int = 1) -> Splits:

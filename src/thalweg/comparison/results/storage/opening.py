@@ -9,6 +9,7 @@ import contextlib
 import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ STATEMENT_LIMIT_S = 60.0
 MAX_FILE_BYTES = 1 << 32
 MAX_VALUE_BYTES = 1 << 26
 _LOCK_WAIT_MS = 30_000
+_WRITES = "writes"  # option of a connection whose transaction writes
 _INSTRUCTIONS = 10_000  # of SQLite's machine between two looks at the clock
 _NUM_PROBLEMS = 3  # of a damaged file that are told
 
@@ -114,8 +116,17 @@ def _restrict(connection: sqlite3.Connection, record: Any, *, write: bool) -> No
     connection.set_progress_handler(clock.is_over, _INSTRUCTIONS)
 
 
+def writing(engine: sql.Engine) -> AbstractContextManager[sql.Connection]:
+    """Return a transaction that may write, and waits until no other one does.
+
+    A transaction that reads first and then writes would fail at once, if another one wrote in between.
+    """
+    return engine.execution_options(**{_WRITES: True}).begin()
+
+
 def _begin(connection: sql.Connection) -> None:
-    connection.exec_driver_sql("BEGIN")
+    writes = connection.get_execution_options().get(_WRITES)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
 def _restart_clock(connection: sql.Connection, *_: Any) -> None:

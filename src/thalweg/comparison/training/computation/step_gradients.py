@@ -9,7 +9,7 @@ from thalweg.comparison.training.computation.batches import batches
 from thalweg.optim import RuleOptimizer
 from thalweg.tasks import Batch, Task
 from thalweg.tasks.data import examples_in
-from thalweg.tasks.user_code import task_error
+from thalweg.tasks.user_code import line_of, task_error
 
 
 class StepGradients:
@@ -79,11 +79,22 @@ def micro_batches(task: Task, seed: int, *, full_batch: bool) -> Iterator[list[B
             yield [next(stream) for _ in range(min(task.accumulate, per_pass - start))]
 
 
-def checked_loss(task: Task, loss: object) -> Tensor:
-    """Return the loss; raise TaskError unless it is a 0-d tensor."""
-    if not isinstance(loss, Tensor) or loss.dim() != 0:
-        got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
-        is_tensor = isinstance(loss, Tensor)
-        remedy = "Take the mean over the batch." if is_tensor else "Return the loss itself, no copy as a number."
-        raise task_error(task.name, "the loss must be a 0-d tensor", got, remedy, where=task.line_of("loss"))
-    return loss
+def checked_loss(task: Task, loss: object, metric: object = None) -> Tensor:
+    """Return the loss, or the value of a metric; raise TaskError unless it is a 0-d tensor.
+
+    Args:
+        task: The task, for messages.
+        loss: The value.
+        metric: The function that returned it, unless that is the loss.
+    """
+    if isinstance(loss, Tensor) and loss.dim() == 0:
+        return loss
+    got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+    remedy = "Return the loss itself, no copy as a number."
+    if isinstance(loss, Tensor):
+        remedy = "Take the mean over the batch."
+    elif metric is not None:
+        remedy = "Return the mean over the batch."
+    condition = "the loss must be a 0-d tensor" if metric is None else "a metric must be a number or a 0-d tensor"
+    where = (line_of(metric) if metric is not None else "") or task.line_of("loss")
+    raise task_error(task.name, condition, got, remedy, where=where)

@@ -21,6 +21,7 @@ from thalweg.comparison.training.functions.parameter_groups import is_groups, re
 from thalweg.errors import SettingError, TaskError
 from thalweg.optim import RuleOptimizer
 from thalweg.optim.settings import keywords
+from thalweg.tasks.files import FILE_MODULE
 from thalweg.tasks.user_code import task_error
 
 OBSERVED_STEPS = 3  # from the first; later the groups are read at reports
@@ -233,7 +234,8 @@ class _WatchedOptimizer:
     def _watch_lines(self) -> None:
         """Learn which lines of the user's code change the groups."""
         # An optimizer of another library may hold its groups elsewhere, too.
-        known = type(self._optimizer).__module__.partition(".")[0] in ("thalweg", "torch")
+        module = type(self._optimizer).__module__
+        known = module.partition(".")[0] in ("thalweg", "torch") and not module.startswith(FILE_MODULE)
         if isinstance(self._optimizer, RuleOptimizer) or known:
             groups = [_WatchedGroup(group) for group in self._optimizer.param_groups]
             for group in groups:
