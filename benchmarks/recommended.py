@@ -32,6 +32,7 @@ from thalweg.comparison.planning.seeds import derive
 from thalweg.comparison.protocol.score_scale import ScoreScale
 from thalweg.comparison.training.result import TrainingResult
 from thalweg.comparison.training.runs import Trial
+from thalweg.comparison.training.timing import measure_task
 from thalweg.comparison.training.workload import as_workload
 from thalweg.rules import Range
 from thalweg.tasks.catalogue import BUILT_IN
@@ -57,7 +58,6 @@ SETTINGS, SEEDS = 48, 2
 SCHEDULE = "linear"  # of contenders that have none of their own
 ORDER = 2  # the learning rate and the first momentum are open
 NEAREST = 3  # settings whose regret is averaged, the setting itself among them
-MEMBERS = {False: 98, True: 14}  # of a population, without and with a full batch, which needs more memory and time
 WORKERS = 2  # with one thread each
 
 
@@ -97,7 +97,7 @@ def scores(task_name: str, name: str, settings: list[Settings]) -> tuple[list[fl
         num_evaluations=1,
     )
     trials = [Trial(values, derive(0, "recommended", k)) for values in settings for k in range(SEEDS)]
-    size = MEMBERS[contender.full_batch]
+    size = measure_task(task, contender, schedule, derive(0, "recommended", 0)).mode.members
     results = [
         result
         for start in range(0, len(trials), size)

@@ -126,10 +126,10 @@ def _version_note(judged: Mapping[str, Any]) -> str:
 def as_table(record: Mapping[str, Any]) -> str:
     """Return the table of the documents."""
     methods, beside = record["methods"], record["beside"]
-    budgets = list(methods[OURS])
+    columns = [(budget, method) for budget in methods[OURS] for method in methods if budget in methods[method]]
     lines = [
-        "| " + " | ".join(["", *(f"{method}, {_words(budget)}" for budget in budgets for method in methods)]) + " |",
-        "|---|" + "---|" * (len(budgets) * len(methods)),
+        "| " + " | ".join(["", *(f"{method}, {_words(budget)}" for budget, method in columns)]) + " |",
+        "|---|" + "---|" * len(columns),
     ]
     for words, key in (
         ("regret, median", "median"),
@@ -138,15 +138,13 @@ def as_table(record: Mapping[str, Any]) -> str:
         ("share of the time that was used, median", "time_used"),
         ("95 % intervals that cover the true mean", "covered"),
     ):
-        cells = [_percent(methods[method][budget][key]) for budget in budgets for method in methods]
+        cells = [_percent(methods[method][budget][key]) for budget, method in columns]
         lines.append("| " + " | ".join([words, *cells]) + " |")
     for words, key, form in (
         ("pairs in which thalweg's regret is less", "less", _percent),
         ("median regret of thalweg ÷ its", "ratio", "{:.2f}".format),
     ):
-        cells = [
-            form(beside[method][budget][key]) if method in beside else "–" for budget in budgets for method in methods
-        ]
+        cells = [form(beside[method][budget][key]) if method in beside else "–" for budget, method in columns]
         lines.append("| " + " | ".join([words, *cells]) + " |")
     runs = {numbers["runs"] for each in methods.values() for numbers in each.values()}
     count = " or ".join(map(str, sorted(runs)))
