@@ -12,7 +12,7 @@ import torch
 from benchmarks.choosing_in_the_wild import regret_record, truth
 from benchmarks.choosing_in_the_wild.bank import RUNS, STORED, Bank, source_of
 from benchmarks.choosing_in_the_wild.methods import METHODS
-from benchmarks.choosing_in_the_wild.record import condense, rounded
+from benchmarks.choosing_in_the_wild.record import condense, lost_truths, rounded
 from benchmarks.choosing_in_the_wild.regret import RECORD, judge, load_record, summarize
 from benchmarks.choosing_in_the_wild.trainings import TRAININGS
 from thalweg.bench.records import machine
@@ -74,6 +74,11 @@ def write_record(arguments: argparse.Namespace) -> None:
     """Write the record and the committed bank."""
     bank = Bank(arguments.bank, trains=False)
     record = condense(bank, {name: TRAININGS[name] for name in arguments.trainings})
+    if arguments.out.exists() and (lost := lost_truths(load_record(arguments.out), record)):
+        raise SystemExit(
+            f"condense: every truth that {arguments.out} has must still be complete, got none of {', '.join(lost)}. Their "
+            "search draws other settings now, for example because a starting point changed. Run search first."
+        )
     bank.write(STORED)
     arguments.out.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
 

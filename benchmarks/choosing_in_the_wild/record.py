@@ -114,3 +114,13 @@ def condense(bank: Bank, trainings: Mapping[str, Training]) -> dict[str, Any]:
         "levels": [vars(level) for level in LEVELS],
         "trainings": {name: condensed_training(bank, training) for name, training in trainings.items()},
     }
+
+
+def lost_truths(earlier: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]:
+    """Return the contenders whose truth an earlier record has and a new one lacks, as ``adam of vae``."""
+    return [
+        f"{contender} of {name}"
+        for name, training in record["trainings"].items()
+        for contender, entry in earlier["trainings"].get(name, {"contenders": {}})["contenders"].items()
+        if entry["level"] and not training["contenders"].get(contender, {"level": 0})["level"]
+    ]

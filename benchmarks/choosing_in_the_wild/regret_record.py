@@ -126,7 +126,8 @@ def _version_note(judged: Mapping[str, Any]) -> str:
 def as_table(record: Mapping[str, Any]) -> str:
     """Return the table of the documents."""
     methods, beside = record["methods"], record["beside"]
-    columns = [(budget, method) for budget in methods[OURS] for method in methods if budget in methods[method]]
+    ordered = sorted(methods, key=lambda method: method != OURS)
+    columns = [(budget, method) for budget in methods[OURS] for method in ordered if budget in methods[method]]
     lines = [
         "| " + " | ".join(["", *(f"{method}, {_words(budget)}" for budget, method in columns)]) + " |",
         "|---|" + "---|" * len(columns),

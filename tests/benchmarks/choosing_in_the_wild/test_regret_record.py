@@ -106,7 +106,7 @@ def test_the_table_says_what_the_record_says() -> None:
 
 
 def test_a_method_that_was_not_run_at_a_budget_has_no_column_for_it() -> None:
-    rows = [row("thalweg", 1.2), row("tpe", 1.4), row("thalweg", 1.1) | {"budget": "200trainings"}]
+    rows = [row("tpe", 1.4), row("thalweg", 1.2), row("thalweg", 1.1) | {"budget": "200trainings"}]
     record = regret_record.condense(regret_record.judged_again(rows, RECORD, {"made": TRAINING}))
     facts = {"about": "made", "machine": {"processor": "a processor"}, "search": regret_record.search_version()}
     lines = regret_record.as_table(record | facts).splitlines()

@@ -5,10 +5,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks.choosing_in_the_wild import __main__ as wild
 from benchmarks.choosing_in_the_wild import bank as banks
 from benchmarks.choosing_in_the_wild import record, regret, truth
 from benchmarks.choosing_in_the_wild.bank import TRUTH_SEEDS, Bank, source_of
@@ -160,3 +162,27 @@ def test_the_committed_record() -> None:
     stored = regret.load_record()
     assert stored["trainings"].keys() == TRAININGS.keys()
     check_schema(stored, TRAININGS)
+
+
+def test_a_truth_that_is_no_longer_complete_is_named() -> None:
+    def made(**levels: int) -> dict[str, Any]:
+        return {"trainings": {"vae": {"contenders": {name: {"level": level} for name, level in levels.items()}}}}
+
+    earlier = made(adam=1, sgd=2, lion=0)
+    assert record.lost_truths(earlier, made(adam=1, sgd=1, lion=0)) == []
+    assert record.lost_truths(earlier, made(adam=1, sgd=0, lion=0)) == ["sgd of vae"]
+    assert record.lost_truths(earlier, made(adam=1)) == ["sgd of vae"]
+    assert record.lost_truths({"trainings": {}}, made(adam=0)) == []
+
+
+def test_no_truth_is_overwritten_by_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "record.json"
+    out.write_text((regret.RECORD).read_text())
+    stored = tmp_path / "bank.jsonl.gz"
+    monkeypatch.setattr(wild, "STORED", stored)
+    monkeypatch.setattr(wild, "condense", lambda bank, trainings: {"trainings": {"vae": {"contenders": {}}}})
+    arguments = wild.parser().parse_args(["condense", "--out", str(out), "--bank", str(tmp_path / "none")])
+    with pytest.raises(SystemExit, match="must still be complete, got none of .*adam of vae"):
+        wild.write_record(arguments)
+    assert out.read_text() == regret.RECORD.read_text()
+    assert not stored.exists()
