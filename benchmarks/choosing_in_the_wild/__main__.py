@@ -76,8 +76,8 @@ def write_record(arguments: argparse.Namespace) -> None:
     record = condense(bank, {name: TRAININGS[name] for name in arguments.trainings})
     if arguments.out.exists() and (lost := lost_truths(load_record(arguments.out), record)):
         raise SystemExit(
-            f"condense: every truth that {arguments.out} has must still be complete, got none of {', '.join(lost)}. Their "
-            "search draws other settings now, for example because a starting point changed. Run search first."
+            f"condense: every truth that {arguments.out} has must still be complete, got none of {', '.join(lost)}. "
+            "Their search draws other settings now, for example because a starting point changed. Run search first."
         )
     bank.write(STORED)
     arguments.out.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
