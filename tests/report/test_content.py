@@ -66,7 +66,7 @@ def test_the_heading_says_how_sure_the_verdict_is(measured: Comparison, changes:
 def test_the_heading_counts_the_rivals_that_raced(
     measured: Comparison, raced: list[str], unraced: list[str], text: str
 ) -> None:
-    shown = with_verdict(measured, settled="best", recommended=None)
+    shown = with_verdict(measured, settled="best", recommended=None, tied=raced[:1])
     scores = dict.fromkeys(raced, [0.0] * 5) | {name: [] for name in unraced}
     shown.findings = SimpleNamespace(race=replace(measured.findings.race, scores=scores, unraced=unraced))
     assert how_sure(shown) == text

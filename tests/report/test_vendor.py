@@ -66,7 +66,7 @@ def test_a_wheel_holds_all_files_of_a_page() -> None:
     names = {str(path.relative_to(package)) for path in package.rglob("*") if path.suffix not in (".py", ".pyc")}
     scripts = {f"static/{name}.js" for name in ("common", "axes", "charts", "search", "start", "paths")}
     styles = {"static/style.css", "static/paths.css"}
-    pages = {f"{name}.html" for name in ("base", "figure", "page", "suite", "diagnosis", "waiting", "pictures/page")}
+    pages = {f"{name}.html" for name in ("base", "parts", "page", "suite", "diagnosis", "waiting", "pictures/page")}
     licences = {f"vendor/LICENSE.{name}" for name in ("d3", "plot", "d3-parts", "plot-parts")}
     needed = scripts | styles | pages | licences | set(VENDORED)
     assert needed <= names

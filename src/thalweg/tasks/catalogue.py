@@ -4,6 +4,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -94,7 +95,10 @@ def load(spec: str) -> Task | TrainingFunction:
 def _near_task(head: str, tail: str) -> str:
     """Return a question with the file that lacks its suffix, or advice with built-in names."""
     file = Path(f"{head}.py")
-    return f"Did you mean {file}:{tail or 'NAME'}?" if file.is_file() else nearest(head, BUILT_IN)
+    with suppress(OSError, ValueError):  # no name of a file, for example too long
+        if file.is_file():
+            return f"Did you mean {file}:{tail or 'NAME'}?"
+    return nearest(head, BUILT_IN)
 
 
 def _is_training_function(value: object) -> bool:

@@ -79,7 +79,8 @@ ADDED = {
     "provisional": False,
     "prefer": "cheap",
     "metric_name": "",
-    "scale": STORED["scale"] | {"maximize": False, "baseline": {}, "span": None, "tolerance": None, "planned": None},
+    "scale": STORED["scale"]
+    | {"maximize": False, "baseline": {}, "span": None, "tolerance": None, "planned": None, "has_start": True},
     "target": STORED["target"] | {"maximize": False},
 }
 

@@ -32,7 +32,7 @@ class Headings(NamedTuple):
 
 
 HEADINGS = Headings()
-MIN_SETTINGS = 8  # of a contender that may be called worse: by then its learning rate and first momentum were searched
+MIN_SETTINGS = 3  # of a contender that may be called worse: its starting point, its default, and one more
 TENFOLD = 9.0  # from this share on, a factor is easier to read than a percentage
 
 
