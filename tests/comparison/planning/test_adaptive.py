@@ -223,6 +223,15 @@ def test_no_contender_is_hardly_tried_in_a_long_search() -> None:
     assert counts["adam"] > 80
 
 
+@pytest.mark.parametrize(("name", "searched"), [("sgd:lr=0.1", "weight_decay"), ("adam:lr=0.01", "beta1")])
+def test_a_contender_with_a_fixed_learning_rate_is_searched(name: str, searched: str) -> None:
+    """The learning rate varies first, but where it is fixed, what would come next does."""
+    spaces = spaces_of("adamw", name)
+    tried = search(spaces, lambda space, settings: 1.0 + (space.contender == "adamw"), 24)
+    values = {trial.settings[searched] for trial in tried if trial.contender == name}
+    assert len(values) > 5
+
+
 # --- ranges -----------------------------------------------------------------------------------------------------------
 
 

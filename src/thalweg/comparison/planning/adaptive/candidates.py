@@ -154,8 +154,9 @@ def key_of(contender: str, settings: Settings) -> Key:
 
 
 def _varied(space: SearchSpace, count: int) -> list[str]:
-    """The settings that vary after so many trainings of a contender."""
+    """The settings that vary after so many trainings of a contender; those of its lowest order from the first on."""
     opened = max(order for order, needed in OPENED_AFTER.items() if count >= needed)
+    opened = max(opened, min((space.orders[name] for name in space.ranges), default=opened))
     return [name for name in space.ranges if space.orders[name] <= opened]
 
 
