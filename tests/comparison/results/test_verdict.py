@@ -256,10 +256,12 @@ def test_a_comparison_in_which_every_training_is_lost_says_so_once() -> None:
         "All contenders were lost (diverged or failed) on all seeds. No contender is recommended. "
         "If every optimizer fails, the cause is another one: ask thalweg doctor."
     )
-    assert not any("ended no better" in caution for caution in comparison.cautions)
+    assert not any("ended no better" in caution or "larger budget" in caution for caution in comparison.cautions)
     assert "reaches –" not in text_of(comparison)
     one_works = ending(lambda luck: math.nan if luck < 0.4 else 0.5)
     assert "ask thalweg doctor" not in thalweg.compare(one_works, ["sgd"], budget="40trials").verdict.text
+    some_work = thalweg.compare(one_works, ["sgd", "adam"], budget="4trials")
+    assert any("A larger budget may find a better one" in caution for caution in some_work.cautions)
 
 
 def test_a_single_contender_that_is_shown_to_be_worse_is_named() -> None:

@@ -82,6 +82,9 @@ def _splits_disagree(record: ComparisonRecord, summaries: Sequence[Summary], win
 
 
 def _few_settings(record: ComparisonRecord, summaries: Sequence[Summary]) -> Iterator[str]:
+    ended = [trial.result.status for summary in summaries for trial in summary.trials["search"]]
+    if ended and "ok" not in ended:
+        return  # more of the same would be lost, too
     design = record.plan.design
     if isinstance(design, SettingDesign):
         searched = sum(trial.result.status != "stopped" for summary in summaries for trial in summary.trials["search"])
