@@ -92,6 +92,11 @@ class Parts:
         return part
 
 
+def finite(value: float) -> float | None:
+    """Return a number for JSON and tables; None if it is not finite."""
+    return value if math.isfinite(value) else None
+
+
 def as_plain_json(value: Any) -> Any:
     """Return a value as plain JSON: a number that is not finite is None, an object its text.
 
@@ -107,7 +112,7 @@ def as_plain_json(value: Any) -> Any:
     if isinstance(value, int):
         return int(value)
     if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
+        return finite(float(value))
     if isinstance(value, Mapping):
         return {str(key): as_plain_json(item) for key, item in value.items()}
     if isinstance(value, Sequence | set | frozenset):

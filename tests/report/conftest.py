@@ -2,13 +2,16 @@
 
 import math
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 import thalweg
+from tests.pages import open_browser
 from thalweg.comparison import Comparison, Store
 from thalweg.errors import TaskError
 from thalweg.report import render
@@ -33,6 +36,12 @@ def train(make_optimizer, report):
 def compare(path: Path, names: list[str] = CONTENDERS, budget: str = "27trials") -> Comparison:
     task = thalweg.tasks.TrainingFunction(train=train, name="a bowl", source="a bowl")
     return thalweg.compare(task, names, budget=budget, workers=1, store=path, quiet=True)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with open_browser() as browser:
+        yield browser
 
 
 @pytest.fixture(scope="session")

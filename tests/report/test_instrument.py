@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from cases import diagnoses
-from tests.pages import chart, drawn, needs_browser, open_browser, open_silent_tab, open_tab
+from tests.pages import chart, drawn, needs_browser, open_silent_tab, open_tab
 from thalweg.comparison import Comparison
 from thalweg.report import render_diagnosis
 from thalweg.report.numbers import format_number
@@ -23,12 +23,6 @@ from thalweg.trajectories import trace
 AXE = Path(__file__).parent / "vendor" / "axe.min.js"
 WIDTHS = (360, 768, 1280, 1920)
 pytestmark = needs_browser
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with open_browser() as browser:
-        yield browser
 
 
 @pytest.fixture

@@ -11,17 +11,11 @@ from typing import Any
 import pytest
 
 import thalweg
-from tests.pages import chart, drawn, needs_browser, open_browser, open_silent_tab, open_tab
+from tests.pages import chart, drawn, needs_browser, open_silent_tab, open_tab
 from thalweg.report.numbers import format_number
 
 pytestmark = needs_browser
 CHARTS = ("matrix", "means", "profiles")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with open_browser() as browser:
-        yield browser
 
 
 @pytest.fixture

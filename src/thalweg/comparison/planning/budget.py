@@ -13,7 +13,7 @@ from typing import Any
 
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.schedule import TrainingSchedule
-from thalweg.comparison.protocol.design import Design, InterimAnalysis
+from thalweg.comparison.protocol.design import Design, InterimAnalysis, analyses
 from thalweg.comparison.training.timing import ExecutionMode
 from thalweg.errors import BudgetError, shown
 
@@ -29,18 +29,14 @@ _TRIALS = re.compile(r"(?:(\d{1,15})\s*x\s*)?(\d{1,15})\s*trials?")
 _WORK = re.compile(r"(\d{1,15})\s*(steps|passes)")
 
 
-def _analyses(*pairs: tuple[int, float]) -> tuple[InterimAnalysis, ...]:
-    return tuple(InterimAnalysis(size, alpha) for size, alpha in pairs)
-
-
 # The designs of a ranking, the cheapest first. The levels of all interim analyses sum to 5 % for each question.
 # `benchmarks/calibration` measures the error rates.
-_LONG_RACE = _analyses((10, 0.005), (20, 0.008), (40, 0.012), (80, 0.012), (160, 0.013))
+_LONG_RACE = analyses((10, 0.005), (20, 0.008), (40, 0.012), (80, 0.012), (160, 0.013))
 RANKED = (
-    Design(12, 3, 2, 2, _analyses((6, 0.05)), 4, 4, _analyses((10, 0.01), (20, 0.015), (40, 0.025)), 20),
-    Design(16, 3, 3, 3, _analyses((8, 0.05)), 6, 6, (*_LONG_RACE[:3], InterimAnalysis(80, 0.025)), 40),
-    Design(24, 3, 3, 3, _analyses((8, 0.02), (16, 0.03)), 6, 6, _LONG_RACE, 40),
-    Design(24, 3, 3, 3, _analyses((8, 0.01), (16, 0.015), (24, 0.025)), 6, 6, _LONG_RACE, 40),
+    Design(12, 3, 2, 2, analyses((6, 0.05)), 4, 4, analyses((10, 0.01), (20, 0.015), (40, 0.025)), 20),
+    Design(16, 3, 3, 3, analyses((8, 0.05)), 6, 6, (*_LONG_RACE[:3], InterimAnalysis(80, 0.025)), 40),
+    Design(24, 3, 3, 3, analyses((8, 0.02), (16, 0.03)), 6, 6, _LONG_RACE, 40),
+    Design(24, 3, 3, 3, analyses((8, 0.01), (16, 0.015), (24, 0.025)), 6, 6, _LONG_RACE, 40),
 )
 
 
@@ -157,7 +153,7 @@ def _design_of_trials(trials: int, studies: int) -> Design:
     """Return a design of exactly so many draws and studies; all else is as in the nearest design below."""
     below = [design for design in RANKED if design.studies <= studies and design.draws <= trials]
     nearest = below[-1] if below else RANKED[0]
-    ranking = nearest.ranking if nearest.studies == studies else _analyses((studies, 0.05))
+    ranking = nearest.ranking if nearest.studies == studies else analyses((studies, 0.05))
     return replace(nearest, draws=trials, retrained=min(nearest.retrained, trials), ranking=ranking)
 
 

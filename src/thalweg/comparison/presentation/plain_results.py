@@ -12,7 +12,7 @@ from thalweg.comparison.results.environment import hardware_of_trials
 from thalweg.comparison.results.estimate import Estimate
 from thalweg.comparison.results.records import TrialRecord
 from thalweg.comparison.results.summary import Summary
-from thalweg.parts import Parts, as_plain_json
+from thalweg.parts import Parts, as_plain_json, finite
 
 
 class Results(FinishedComparison, Protocol):
@@ -76,19 +76,19 @@ def summary_json(summary: Summary, plan: ComparisonPlan) -> dict[str, Any]:
         "settings": summary.settings,
         "searched": summary.searched,
         # If every seed missed the target, there is no time, only a bound.
-        "value": None if summary.missed == len(summary.seeds) else _finite(summary.value.mean),
+        "value": None if summary.missed == len(summary.seeds) else finite(summary.value.mean),
         **_ends(summary.value),
-        "untuned": None if summary.untuned is None else _finite(summary.untuned.mean),
-        "recommended": None if summary.recommended is None else _finite(summary.recommended.mean),
-        "yours": None if summary.yours is None else _finite(summary.yours.mean),
+        "untuned": None if summary.untuned is None else finite(summary.untuned.mean),
+        "recommended": None if summary.recommended is None else finite(summary.recommended.mean),
+        "yours": None if summary.yours is None else finite(summary.yours.mean),
         "missed": summary.missed,
-        "example_error": _finite(summary.example_error),
-        "worse_by": _finite(summary.worse_by),
-        "compared_value": _finite(compared_value(summary, plan).mean),  # over the seeds of `worse_by`
+        "example_error": finite(summary.example_error),
+        "worse_by": finite(summary.worse_by),
+        "compared_value": finite(compared_value(summary, plan).mean),  # over the seeds of `worse_by`
         "worse_by_text": summary.worse_by_text,
-        "metrics": {name: {"value": _finite(metric.mean), **_ends(metric)} for name, metric in summary.metrics.items()},
-        "train_loss": _finite(summary.train_loss),
-        "rank": None if rank is None else [_finite(rank.mean), _finite(rank.low), _finite(rank.high)],
+        "metrics": {name: {"value": finite(metric.mean), **_ends(metric)} for name, metric in summary.metrics.items()},
+        "train_loss": finite(summary.train_loss),
+        "rank": None if rank is None else [finite(rank.mean), finite(rank.low), finite(rank.high)],
         "unlearnt": summary.value.unimproved,
         "bound": bool(summary.value.bound),
         "studies": summary.studies,
@@ -110,8 +110,4 @@ def summary_json(summary: Summary, plan: ComparisonPlan) -> dict[str, Any]:
 def _ends(estimate: Estimate) -> dict[str, float | None]:
     """Return the ends of an interval; none for a value that all seeds share, whose interval says nothing."""
     low, high = (math.nan, math.nan) if estimate.is_constant else (estimate.low, estimate.high)
-    return {"low": _finite(low), "high": _finite(high)}
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+    return {"low": finite(low), "high": finite(high)}

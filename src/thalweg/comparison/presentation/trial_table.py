@@ -1,6 +1,5 @@
 """All trainings of a comparison as a table: for Python, for notebooks, and for pandas if it is installed."""
 
-import math
 from collections.abc import Iterable
 from importlib import import_module
 from typing import Any
@@ -9,6 +8,7 @@ from thalweg.comparison.presentation.tables import Column, Table
 from thalweg.comparison.results.records import TrialRecord
 from thalweg.comparison.results.summary import STAGES
 from thalweg.errors import MissingPackageError
+from thalweg.parts import finite
 
 MAX_ROWS_SHOWN = 20
 
@@ -86,19 +86,15 @@ def row_of(trial: TrialRecord, names: Iterable[str] = ()) -> dict[str, Any]:
         "trial": trial.trial,
         "seed": trial.seed,
         "status": result.status,
-        "train": _finite(result.train),
-        "validation": _finite(result.validation),
-        "test": _finite(result.test),
-        "test_error": _finite(result.test_error),
-        "seconds": _finite(result.seconds),
+        "train": finite(result.train),
+        "validation": finite(result.validation),
+        "test": finite(result.test),
+        "test_error": finite(result.test_error),
+        "seconds": finite(result.seconds),
         **{f"settings.{name}": trial.settings.get(name) for name in names or trial.settings},
         "message": result.message,
         "hardware": result.hardware,
     }
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def _text(value: Any) -> str:

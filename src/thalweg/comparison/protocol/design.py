@@ -159,7 +159,8 @@ class SettingDesign:
         return cls(**stored | {"race": tuple(InterimAnalysis(*analysis) for analysis in stored["race"])})
 
 
-def _analyses(*pairs: tuple[int, float]) -> tuple[InterimAnalysis, ...]:
+def analyses(*pairs: tuple[int, float]) -> tuple[InterimAnalysis, ...]:
+    """Return interim analyses of these sizes and levels, in order."""
     return tuple(InterimAnalysis(size, alpha) for size, alpha in pairs)
 
 
@@ -169,9 +170,9 @@ _SETTING_DESIGNS = (
     (8, SettingDesign(finalists=0, final_seeds=0, racers=0, race=(), value=2)),
     (15, SettingDesign(finalists=2, final_seeds=1, racers=0, race=(), value=2)),
     (40, SettingDesign(finalists=3, final_seeds=2, racers=0, race=(), value=5)),
-    (100, SettingDesign(finalists=5, final_seeds=3, racers=3, race=_analyses((5, 0.05)), value=8)),
-    (300, SettingDesign(6, 4, 3, _analyses((5, 0.01), (10, 0.015), (20, 0.025)), 20)),
-    (1000, SettingDesign(8, 6, 4, _analyses((10, 0.005), (20, 0.01), (40, 0.015), (80, 0.02)), 40)),
+    (100, SettingDesign(finalists=5, final_seeds=3, racers=3, race=analyses((5, 0.05)), value=8)),
+    (300, SettingDesign(6, 4, 3, analyses((5, 0.01), (10, 0.015), (20, 0.025)), 20)),
+    (1000, SettingDesign(8, 6, 4, analyses((10, 0.005), (20, 0.01), (40, 0.015), (80, 0.02)), 40)),
 )
 
 
