@@ -145,6 +145,33 @@ def test_a_rule_that_cannot_be_recorded_runs_on_another_backend() -> None:
     assert str(optimizer.plan).startswith("flat: the rule cannot be recorded: RuntimeError")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Powers(rules.Rule, scope="elementwise"):
+    """A rule whose learning rate grows by a power, so that a large one overflows: above 1e154 at step 2."""
+
+    lr: float = rules.hyper(0.5, ">= 0", symbol="η", doc="length of the first step")
+
+    def coefficients(self, step: int) -> Any:
+        return rules.record(lr=self.lr**step)
+
+    def direction(self, param: torch.Tensor, grad: torch.Tensor, state: Any, c: Any) -> Any:
+        return grad, state
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda params: optim.ScheduleFreeSGD(params, lr=1e10, weight_lr_power=100.0),  # no step 1 to record
+        lambda params: optim.optimizer_for(Powers)(params, lr=1e200),  # no step 2 to try
+    ],
+)
+def test_settings_that_overflow_cost_other_settings_no_kernel(make: Any, fresh_machine: Path) -> None:
+    """A kernel belongs to the code of a rule, so the numbers of one optimizer must not decide for the next."""
+    overflows = make([torch.ones(3)])
+    assert str(overflows.prepare()).startswith("compiled: elementwise")
+    assert str(type(overflows)([torch.ones(3)], lr=0.25).prepare()).startswith("compiled: elementwise")
+
+
 def test_a_number_that_a_rule_reads_from_its_settings_is_not_baked_into_a_kernel() -> None:
     @dataclass(frozen=True, kw_only=True)
     class Baked(rules.Rule, scope="elementwise"):

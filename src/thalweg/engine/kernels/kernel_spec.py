@@ -4,13 +4,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from numbers import Real
+from typing import Any
 
 import torch
 
 from thalweg.engine.core.batch import ParameterBatch
 from thalweg.engine.core.program import Program
 from thalweg.engine.kernels.passes import Passes
-from thalweg.engine.kernels.recording import UnknownOperationError, record
+from thalweg.engine.kernels.recording import Recording, UnknownOperationError, record
 from thalweg.errors import SettingError
 from thalweg.rules import Max
 
@@ -26,12 +27,16 @@ class MissingToolError(UnavailableError):
 class KernelSpec:
     """A program, the dtype of its parameters and, if the code depends on it, the number of their dimensions.
 
+    One kernel serves all numbers of the settings. Those of the first batch, at which scalars may overflow, must not
+    decide what becomes of it, so the program is recorded and tried at the defaults.
+
     Args:
         batch: A batch that the kernel is to run.
     """
 
     def __init__(self, batch: ParameterBatch) -> None:
-        self.program, self.dtype = batch.program, batch.dtype
+        self.program, self.dtype = _at_default_numbers(batch.program), batch.dtype
+        self._requested = batch.program
         self.elementwise = batch.program.rule.traits.scope == "elementwise"
         self.num_dims = 1 if self.elementwise else max(1, batch.params[0].dim())
 
@@ -42,7 +47,7 @@ class KernelSpec:
             return Passes(record(self.program, self.dtype, self.num_dims))
 
     def print_source(self, printer: Callable[[Passes], str]) -> str:
-        """Print the passes as source, and verify that the source is the same at other settings and sizes.
+        """Print the passes as source, and verify that the source is the same at other numbers and sizes.
 
         Args:
             printer: Prints passes in the language of a compiler.
@@ -53,14 +58,33 @@ class KernelSpec:
         """
         source = printer(self.passes)
         with torch.inference_mode(False):
-            variants = [record(_with_other_settings(self.program), self.dtype, self.num_dims)]
-            variants.append(record(self.program, self.dtype, self.num_dims, larger=1))
+            variants = [self._record_at_other_numbers(), record(self.program, self.dtype, self.num_dims, larger=1)]
         if any(printer(Passes(variant)) != source for variant in variants):
             raise UnknownOperationError("a number that the rule reads from its settings instead of its coefficients")
         return source
 
+    def _record_at_other_numbers(self) -> Recording:
+        """Record the program near the numbers of the batch; near the defaults if the batch's scalars overflow."""
+        try:
+            return record(_at_nearby_numbers(self._requested), self.dtype, self.num_dims)
+        except SettingError:
+            return record(_at_nearby_numbers(self.program), self.dtype, self.num_dims)
 
-def _with_other_settings(program: Program) -> Program:
+
+def _at_default_numbers(program: Program) -> Program:
+    """Return the program with every number of its rule at the default, or at another if that alters the code."""
+    for name, declared in program.rule.hypers().items():
+        if declared.is_static:
+            continue
+        for candidate in (declared.default, 1e-3):
+            changed = _with_setting(program, name, candidate)
+            if changed is not program:
+                program = changed
+                break
+    return program
+
+
+def _at_nearby_numbers(program: Program) -> Program:
     """Return the program with every number of its rule a little smaller or larger, and the same code."""
     for name, value in program.rule.settings().items():
         declared = program.rule.hypers()[name]
@@ -73,7 +97,7 @@ def _with_other_settings(program: Program) -> Program:
     return program
 
 
-def _with_setting(program: Program, name: str, value: float) -> Program:
+def _with_setting(program: Program, name: str, value: Any) -> Program:
     """Return the program at another number; unchanged if that alters its code, as 0 may, or is not allowed."""
     try:
         changed = replace(program, rule=program.rule.with_(**{name: value}))
