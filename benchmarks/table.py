@@ -14,7 +14,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # where a script finds the folder that it lies in as a package
 
-from benchmarks.choosing_in_the_wild import regret_record, truth_tables  # noqa: E402
+from benchmarks.choosing_in_the_wild import regret_record, replay, truth_tables  # noqa: E402
 from benchmarks.doctor import tables as doctor_tables  # noqa: E402
 from benchmarks.markdown import region_names, with_region  # noqa: E402
 from benchmarks.tables import calibration, choosing, evidence, gpu, speed  # noqa: E402
@@ -39,6 +39,7 @@ TABLES: dict[str, Callable[[Any], str]] = {
     "rules": speed.rules_table,
     "facts": calibration.facts_table,
     "choosing_in_the_wild_regret": regret_record.as_table,
+    "choosing_in_the_wild_replay": replay.as_table,
     "doctor": doctor_tables.doctor_table,
     "pages": doctor_tables.pages_line,
     "watch": doctor_tables.watch_line,

@@ -46,7 +46,9 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--count", action="store_true", help="limit the number of trainings, too")
     command.add_argument("--out", type=Path, default=RUNS / "regrets.jsonl", help="rows that are there are kept")
     _add_common(command)
-    command = commands.add_parser("report", help="judge the rows of regret by the latest truth, and write their record")
+    command = commands.add_parser(
+        "report", help="judge the record's rows and new ones by the latest truth, and write it"
+    )
     command.add_argument("--rows", type=Path, default=RUNS / "regrets.jsonl")
     command.add_argument("--out", type=Path, default=RECORD.with_name("choosing_in_the_wild_regret.json"))
     command.add_argument("--about", default="", help="a sentence on the machine for the record")
@@ -88,7 +90,7 @@ def measure_regrets(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     bank, record = Bank(arguments.bank), load_record()
     rows = [json.loads(line) for line in arguments.out.read_text().splitlines()] if arguments.out.exists() else []
-    done = {tuple(row[key] for key in ("training", "source", "method", "budget", "repeat")) for row in rows}
+    done = {tuple(row[key] for key in regret_record.KEY) for row in rows}
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     for repeat in range(arguments.repeats):
         for name in arguments.trainings:
@@ -111,11 +113,13 @@ def measure_regrets(arguments: argparse.Namespace) -> None:
 
 
 def report(arguments: argparse.Namespace) -> None:
-    """Write the record of regrets, and print its numbers."""
-    rows = [json.loads(line) for line in arguments.rows.read_text().splitlines()]
+    """Write the record of regrets: its rows and the new ones, judged by the latest truth. Print its numbers."""
+    old = json.loads(arguments.out.read_text()) if arguments.out.exists() else {"rows": [], "about": ""}
+    new = [json.loads(line) for line in arguments.rows.read_text().splitlines()] if arguments.rows.exists() else []
+    rows = regret_record.merged(old["rows"], new)
     record = regret_record.condense(regret_record.judged_again(rows, load_record(), TRAININGS))
-    facts = {"about": arguments.about, "cores": num_cores(), "machine": machine()}
-    facts["search"] = regret_record.search_version()
+    facts = {"about": arguments.about or old["about"], "cores": num_cores(), "machine": machine()}
+    facts["search"] = regret_record.search_version() if new else old["search"]
     arguments.out.write_text(json.dumps(_without_nan(facts | record), indent=1, allow_nan=False) + "\n")
     for method, budgets in record["methods"].items():
         for budget, numbers in budgets.items():

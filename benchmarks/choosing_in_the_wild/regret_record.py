@@ -14,7 +14,17 @@ from thalweg.comparison.presentation.profile import profile_of
 
 OURS = "thalweg"
 STOPS_EARLY = False  # of a search without `prune`; until November 27, 2026 every search stopped bad trainings
+KEY = ("training", "source", "method", "budget", "repeat")  # what tells one run from all others
+_KEPT = (
+    *(*KEY, "contender", "settings", "trainings", "test", "regret", "beside_untuned"),
+    *("interval", "covered", "wall_s", "seconds"),
+)
 WORSE = 0.01  # a recommended line may be worse than the best untuned one by so much
+
+
+def merged(stored: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the rows of a record with new ones, which replace those of the same run."""
+    return list({tuple(row[key] for key in KEY): row for row in (*stored, *new)}.values())
 
 
 @dataclass(frozen=True)
@@ -92,11 +102,7 @@ def condense(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         "methods": methods,
         "beside": {rival: dict(pairs(rows, rival)) for rival in rivals},
-        "rows": [
-            {key: row[key] for key in ("training", "method", "budget", "repeat", "contender", "settings", "trainings")}
-            | {key: row[key] for key in ("test", "regret", "beside_untuned", "interval", "wall_s", "seconds")}
-            for row in rows
-        ],
+        "rows": [{key: row[key] for key in _KEPT} for row in rows],
     }
 
 

@@ -1,8 +1,9 @@
 """Replays of policies that choose a setting, on worlds made from the bank: their regret after so many trainings.
 
 `python -m benchmarks.choosing_in_the_wild.replay` runs `search_settings`, the function that live comparisons run, and
-other policies on the same worlds (`emulator`). Nothing is trained: the unit of cost is a whole training. It prints, for
-each policy and budget, the regret of the recommended line, false claims, and the coverage of stated intervals.
+other policies on the same worlds (`emulator`), with the noise between seeds and without. Nothing is trained: the unit
+of cost is a whole training. It prints, for each policy and budget, the regret of the recommended line, false claims,
+and the coverage of stated intervals; `--out` keeps them.
 """
 
 import argparse
@@ -10,7 +11,7 @@ import json
 import math
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
@@ -37,6 +38,7 @@ from thalweg.comparison.training.result import Evaluation
 
 Settings = dict[str, float]
 BUDGETS = (20, 60, 200)
+NOISE = ("with", "without")  # noise between the seeds of a setting
 ONE_STUDY = tuple(
     Design(draws, best, reseeds, 0, (), 0, 0, (InterimAnalysis(seeds, 0.05),), seeds)
     for draws, best, reseeds, seeds in ((4, 1, 0, 5), (8, 2, 2, 5), (16, 3, 2, 10), (32, 3, 3, 10))
@@ -313,22 +315,12 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     }
 
 
-def main() -> None:
-    """Replay policies and print their regrets."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--policies", nargs="+", default=list(POLICIES), choices=POLICIES)
-    parser.add_argument("--budgets", nargs="+", type=int, default=list(BUDGETS))
-    parser.add_argument("--trainings", nargs="+", default=list(TRAININGS), choices=TRAININGS)
-    parser.add_argument("--worlds", type=int, default=5, help="of each training")
-    parser.add_argument("--without-noise", action="store_true", help="every seed gives a setting's mean")
-    parser.add_argument("--bank", type=Path, default=RUNS / "bank.jsonl")
-    parser.add_argument("--out", type=Path, help="a file for the summary")
-    arguments = parser.parse_args()
-    bank = Bank(arguments.bank, trains=False)
+def replay(bank: Bank, arguments: argparse.Namespace, *, noisy: bool) -> Iterator[dict[str, dict[str, float]]]:
+    """Yield the summaries of all policies and budgets after each world, so that an interrupted replay has an answer."""
     rows: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for number in range(arguments.worlds):
         for name in arguments.trainings:
-            world = World(bank, TRAININGS[name], number, noisy=not arguments.without_noise)
+            world = World(bank, TRAININGS[name], number, noisy=noisy)
             if len(world.spaces) < 2:
                 print(f"{name}: the bank holds too little of it")
                 continue
@@ -336,12 +328,56 @@ def main() -> None:
                 for policy in arguments.policies:
                     row = judge(world, POLICIES[policy], budget, derive(number, name))
                     rows.setdefault((policy, budget), []).append(row)
-        # After each world, so that a replay that is interrupted has an answer.
-        summaries = {f"{policy}, {budget}": summary(judged) for (policy, budget), judged in rows.items()}
-        for label in sorted(summaries, key=lambda text: (int(text.split(", ")[1]), text)):
-            print(label, ", ".join(f"{key} {value:.3g}" for key, value in summaries[label].items()), flush=True)
-        if arguments.out is not None:
-            arguments.out.write_text(json.dumps(summaries, indent=1) + "\n")
+        by_budget = sorted(rows.items(), key=lambda entry: (entry[0][1], entry[0][0]))
+        yield {f"{policy}, {budget}": summary(judged) for (policy, budget), judged in by_budget}
+
+
+def as_table(record: Mapping[str, Any]) -> str:
+    """Return the table of the documents: regrets in worlds with the noise between seeds, and in the same without it."""
+    noisy, quiet = record["with"], record["without"]
+    lines = [
+        "|  | regret, median | 90th percentile | worse than the best untuned | without noise: median | 90th percentile "
+        "| worse than the best untuned |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for label in noisy:
+        policy, budget = label.split(", ")
+        keys = ("median", "p90", "worse_than_start")
+        cells = [_percent(numbers[key]) for numbers in (noisy[label], quiet[label]) for key in keys]
+        lines.append(f"| {policy}, {budget} trainings | " + " | ".join(cells) + " |")
+    runs = sorted({numbers["runs"] for part in (noisy, quiet) for numbers in part.values()})
+    lines += ["", f"{' or '.join(map(str, runs))} worlds each, made from {record['rows']:,} trainings."]
+    return "\n".join(lines)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %" if abs(share) < 0.1 else f"{100 * share:.0f} %"
+
+
+def main() -> None:
+    """Replay policies and print their regrets."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--policies", nargs="+", default=list(POLICIES), choices=POLICIES)
+    parser.add_argument("--budgets", nargs="+", type=int, default=list(BUDGETS))
+    parser.add_argument("--trainings", nargs="+", default=list(TRAININGS), choices=TRAININGS)
+    parser.add_argument("--worlds", type=int, default=5, help="of each training")
+    parser.add_argument(
+        "--noise", nargs="+", default=NOISE, choices=NOISE, help="without noise every seed gives a setting's mean"
+    )
+    parser.add_argument("--bank", type=Path, default=RUNS / "bank.jsonl")
+    parser.add_argument("--out", type=Path, help="a file for the summary")
+    arguments = parser.parse_args()
+    bank = Bank(arguments.bank, trains=False)
+    rows = sum(len(bank.rows(TRAININGS[name])) for name in arguments.trainings)
+    record: dict[str, Any] = {"worlds": arguments.worlds, "rows": rows}
+    for noise in arguments.noise:
+        for summaries in replay(bank, arguments, noisy=noise == "with"):
+            for label, numbers in summaries.items():
+                print(f"{label}, {noise} noise:", ", ".join(f"{key} {value:.3g}" for key, value in numbers.items()))
+            print(flush=True)
+            record[noise] = summaries
+            if arguments.out is not None:
+                arguments.out.write_text(json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -84,6 +84,18 @@ def test_the_record_counts_lines_that_are_worse_than_the_best_untuned_one() -> N
     assert record["beside"] == {}
 
 
+def test_a_report_keeps_the_rows_of_the_record_and_replaces_those_that_ran_again() -> None:
+    record = regret_record.condense(
+        regret_record.judged_again([row("thalweg", 1.2), row("thalweg", 1.4, 1)], RECORD, {"made": TRAINING})
+    )
+    new = [row("thalweg", 1.1, 1), row("thalweg", 1.3, 2), row("thalweg", 1.9) | {"source": "edited"}]
+    rows = regret_record.merged(json.loads(json.dumps(record))["rows"], new)
+    again = regret_record.judged_again(rows, RECORD, {"made": TRAINING})
+    assert [(entry["repeat"], entry["test"]) for entry in again] == [(0, 1.2), (1, 1.1), (2, 1.3)]
+    numbers = regret_record.condense(again)["methods"]["thalweg"]["20trainings"]
+    assert (numbers["runs"], numbers["median"]) == (3, pytest.approx(0.2))
+
+
 def test_the_table_says_what_the_record_says() -> None:
     rows = [row("thalweg", 1.2, repeat, covered=True) for repeat in range(2)] + [row("tpe", 1.4)]
     record = regret_record.condense(regret_record.judged_again(rows, RECORD, {"made": TRAINING}))

@@ -1,13 +1,15 @@
 """The worlds and the policies by which the search for a setting was designed."""
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchmarks.choosing_in_the_wild.bank import Bank
 from benchmarks.choosing_in_the_wild.emulator import World
-from benchmarks.choosing_in_the_wild.replay import POLICIES, Source, judge, summary
+from benchmarks.choosing_in_the_wild.replay import NOISE, POLICIES, Source, as_table, judge, main, summary
 from benchmarks.choosing_in_the_wild.stops import product, replay
 from benchmarks.choosing_in_the_wild.trainings import TRAININGS
 from thalweg.comparison.protocol.trial import RECOMMENDED, TrialRequest
@@ -78,3 +80,19 @@ def test_a_stop_saves_the_rest_of_a_training() -> None:
     spent, regret = replay([*good, [9.0, 9.0, 9.0, -1.0]], product)
     assert spent == pytest.approx((6 + 1 / 4) / 7)
     assert regret == pytest.approx(1.0)  # the stopped one would have won
+
+
+def test_a_record_tells_regrets_with_noise_from_those_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "replay.json"
+    flags = ["--worlds", "2", "--budgets", "12", "--policies", "random", "tpe", "--trainings", "vae", "--out", str(out)]
+    monkeypatch.setattr("sys.argv", ["replay", *flags])
+    main()
+    record = json.loads(out.read_text())
+    assert record["rows"] == len(Bank(None, trains=False).rows(TRAINING))
+    assert set(record["with"]) == set(record["without"]) == {"random, 12", "tpe, 12"}
+    assert record["with"]["tpe, 12"] != record["without"]["tpe, 12"]
+    assert {numbers["runs"] for noise in NOISE for numbers in record[noise].values()} == {2}
+    record["with"]["tpe, 12"] |= {"median": 0.25, "p90": 1.5, "worse_than_start": 0.5}
+    record["without"]["tpe, 12"] |= {"median": 0.012, "p90": 0.3, "worse_than_start": 0.0}
+    row = next(line for line in as_table(record).splitlines() if line.startswith("| tpe"))
+    assert row == "| tpe, 12 trainings | 25 % | 150 % | 50 % | 1.2 % | 30 % | 0.0 % |"
