@@ -12,8 +12,8 @@ from thalweg.comparison.presentation.plain_results import comparison_json
 from thalweg.comparison.presentation.trial_table import TrialTable
 from thalweg.comparison.protocol.procedure import Findings
 from thalweg.comparison.results.cautions import cautions
-from thalweg.comparison.results.checks.preferences import softened
 from thalweg.comparison.results.checks.same_value import MAX_CHANCE, find_same_value
+from thalweg.comparison.results.checks.softening import Softening, softened, softening_of
 from thalweg.comparison.results.environment import device_of, mixed_hardware
 from thalweg.comparison.results.functions.equal_seeds import EqualSeeds, find_equal_seeds
 from thalweg.comparison.results.half_sample_check import half_sample_check
@@ -124,6 +124,11 @@ class Comparison:
             same_value=self._same_value,
         )
         return softened(judge(self.findings, values, terms, state), self.record, self.contenders)
+
+    @property
+    def softening(self) -> Softening | None:
+        """The reason why the verdict is not settled although the race is; None if there is none."""
+        return softening_of(self.verdict, self.record, self.contenders)
 
     @property
     def _same_value(self) -> str:

@@ -8,13 +8,15 @@ from thalweg.comparison.planning.search import order_opened_by
 from thalweg.comparison.protocol.design import SettingDesign
 from thalweg.comparison.results.checks.preferences import preferred_on_validation
 from thalweg.comparison.results.checks.same_value import MAX_CHANCE, find_same_value
+from thalweg.comparison.results.checks.softening import on_seeds
+from thalweg.comparison.results.checks.unraced_rivals import better_unraced
 from thalweg.comparison.results.estimate import Estimate
 from thalweg.comparison.results.functions.equal_seeds import EqualSeeds
 from thalweg.comparison.results.functions.unused_settings import find_unused
 from thalweg.comparison.results.records import ComparisonRecord
 from thalweg.comparison.results.scoring import unclipped_scores
 from thalweg.comparison.results.summary import Summary
-from thalweg.comparison.results.terms import name_of_measure, percent
+from thalweg.comparison.results.terms import difference, name_of_measure, name_of_metric, percent
 from thalweg.comparison.results.verdict import Verdict
 
 FEW_TRIALS = 16  # below that, neighbouring learning rates are a factor of two and more apart
@@ -39,6 +41,7 @@ def cautions(
     winner = next((summary for summary in summaries if summary.name == verdict.recommended), summaries[0])
     return [
         *(_splits_disagree(record, summaries, winner) if verdict.recommended is not None else ()),
+        *(_better_without_race(record, summaries, winner) if verdict.recommended is not None else ()),
         *_few_settings(record, summaries),
         *_no_influence(record, summaries),
         *_unused_settings(summaries),
@@ -78,6 +81,16 @@ def _splits_disagree(record: ComparisonRecord, summaries: Sequence[Summary], win
             f"The splits disagree: on the validation split {winner.name} is shown to be worse than {shown}, over the "
             f"same {preferences[0].seeds} seeds; on the test split it is not. With other data either may be better. "
             "Take larger splits."
+        )
+
+
+def _better_without_race(record: ComparisonRecord, summaries: Sequence[Summary], winner: Summary) -> Iterator[str]:
+    for rival in better_unraced(record, summaries, winner):
+        by = difference(record.plan.scale.worse_by_in_words(rival.by), rival.by)
+        yield (
+            f"{rival.name} did not race, but {on_seeds(rival.seeds)} it is {by} than {winner.name} "
+            f"({name_of_metric(record)}): more than the {rival.spread_seeds} seeds of {winner.name} make likely. "
+            f"Compare the two alone: --with {winner.name},{rival.name}"
         )
 
 
