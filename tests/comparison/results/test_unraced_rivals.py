@@ -79,7 +79,8 @@ def test_more_unraced_contenders_need_a_larger_difference() -> None:
     winner = winner_of([0.5])
     rival = unraced(winner, [0.5 * math.exp(-1.05 * ONE_SEED)])
     worse = replace(unraced(winner, [0.9]), name="lion")
-    assert told(winner, rival) and not told(winner, rival, worse)
+    assert told(winner, rival)
+    assert not told(winner, rival, worse)
 
 
 def test_the_caution_and_the_headline_name_the_contender_and_the_seeds() -> None:
