@@ -5,7 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from thalweg.comparison.failures import Failure, failures_of, note_losses
+from thalweg.comparison.failures import Failure, error_without_values, failures_of, note_losses
 from thalweg.comparison.planning.plan import ComparisonPlan
 from thalweg.comparison.presentation import overview
 from thalweg.comparison.presentation.plain_results import comparison_json
@@ -112,7 +112,10 @@ class Comparison:
 
     @cached_property
     def verdict(self) -> Verdict:
-        """The statements that the evidence allows."""
+        """The statements that the evidence allows.
+
+        If a finished comparison has no value of any contender, ``parts`` says so: it is no success.
+        """
         terms = terms_of(self.record, self.findings.race, self.contenders)
         values = {summary.name: summary.value for summary in self.contenders}
         is_one_seed = self.equal_seeds is not None
@@ -123,7 +126,13 @@ class Comparison:
             is_running=self._is_running,
             same_value=self._same_value,
         )
-        return softened(judge(self.findings, values, terms, state), self.record, self.contenders)
+        verdict = judge(self.findings, values, terms, state)
+        is_unknown = all(value.lost == value.count for value in values.values())
+        if verdict.settled == "unended":
+            is_unknown = not verdict.tied
+        if is_unknown and self.record.finished is not None:
+            self.parts.add("a result", error_without_values(self.trainings, self.plan.target))
+        return softened(verdict, self.record, self.contenders)
 
     @property
     def softening(self) -> Softening | None:
