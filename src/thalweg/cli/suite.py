@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def compare_suite(
     tasks: str | None, contenders: list[str] | None, out: Path, *, as_json: bool, live: bool = False, **options: Any
 ) -> None:
-    """Run the suite and print its result. Exit with code 2 if a task failed or has no value, after the other results."""
+    """Run the suite and print its result. Exit with code 2 if a task failed or has no value."""
     from thalweg import comparison
     from thalweg.comparison.presentation.progress_display import progress_display
 
