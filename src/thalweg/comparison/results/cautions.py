@@ -12,7 +12,8 @@ from thalweg.comparison.results.checks.softening import on_seeds
 from thalweg.comparison.results.checks.unraced_rivals import better_unraced
 from thalweg.comparison.results.estimate import Estimate
 from thalweg.comparison.results.functions.equal_seeds import EqualSeeds
-from thalweg.comparison.results.functions.unused_settings import find_unused
+from thalweg.comparison.results.functions.late_settings import find_late
+from thalweg.comparison.results.functions.unused_settings import cure_of_replaced, find_unused
 from thalweg.comparison.results.records import ComparisonRecord
 from thalweg.comparison.results.scoring import unclipped_scores
 from thalweg.comparison.results.summary import Summary
@@ -138,14 +139,18 @@ def _no_influence(record: ComparisonRecord, summaries: Sequence[Summary]) -> Ite
 
 
 def _unused_settings(summaries: Sequence[Summary]) -> Iterator[str]:
-    for unused in find_unused([trial for summary in summaries for trial in summary.trials["search"]]):
-        cycled = " (OneCycleLR and CyclicLR: cycle_momentum=False)" if unused.is_momentum else ""
-        cure = f"Leave it to the optimizer{cycled}, or fix it in --with."
-        if unused.is_lr:
-            cure = 'Multiply the one that it gets: lr = optimizer.defaults["lr"] * factor. Or fix it in --with.'
+    searched = [trial for summary in summaries for trial in summary.trials["search"]]
+    for unused in find_unused(searched):
         yield (
             f"The training does not use {unused.setting} of {' and '.join(unused.contenders)}, which was searched from "
-            f"{unused.low:.3g} to {unused.high:.3g}{unused.where}. {cure}"
+            f"{unused.low:.3g} to {unused.high:.3g}{unused.where}. {cure_of_replaced(unused.setting)}"
+        )
+    for late in find_late(searched):
+        where = f": {late.line} sets it" if late.line else ""
+        yield (
+            f"The training uses {late.setting} of {' and '.join(late.contenders)}, which was searched from "
+            f"{late.low:.3g} to {late.high:.3g}, only at its beginning. From {late.unit} {late.step:,} of "
+            f"{late.steps:,} at the latest, all trainings use the same{where}. {cure_of_replaced(late.setting)}"
         )
 
 
