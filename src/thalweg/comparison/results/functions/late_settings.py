@@ -47,14 +47,14 @@ def find_late(trials: Sequence[TrialRecord]) -> list[LateSetting]:
     """
     ended = [trial for trial in trials if trial.result.status == "ok"]
     names = list(dict.fromkeys(trial.contender for trial in ended))
-    found = []
+    settings: list[LateSetting] = []
     for setting in dict.fromkeys(name for trial in ended for name in trial.settings):
         # All contenders together show it sooner; but one of them may treat a setting in its own way.
         concerned = [trial for trial in ended if setting in trial.settings]
         together = _late(setting, concerned)
         each = [_late(setting, [trial for trial in concerned if trial.contender == name]) for name in names]
-        found += [together] if together else [late for late in each if late]
-    return found
+        settings += [together] if together else [late for late in each if late]
+    return settings
 
 
 def _late(setting: str, trials: Sequence[TrialRecord]) -> LateSetting | None:
