@@ -4,6 +4,7 @@ A train step is forward, backward, ``optimizer.step()`` and ``zero_grad()``. tor
 it; ``fused=True`` and ours are called. The script prints medians and their ratios, and writes the record.
 """
 
+import argparse
 import json
 import statistics
 import time
@@ -90,4 +91,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     main()

@@ -4,6 +4,7 @@ Cold: no kernel has been compiled on the machine. Warm: an earlier process has l
 turn, several times. The script prints the medians and writes the record.
 """
 
+import argparse
 import json
 import os
 import statistics
@@ -61,4 +62,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     main()

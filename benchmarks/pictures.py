@@ -8,6 +8,7 @@ It runs the comparison of the README's example (its store stays in ``build/pictu
 writes ``docs/images/report-light.png`` and ``report-dark.png``: the top of the page at 1280 pixels.
 """
 
+import argparse
 import re
 import shutil
 import sys
@@ -60,4 +61,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     main()

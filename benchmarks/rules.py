@@ -7,6 +7,7 @@ only read are also compared with the reading alone, because a machine may write 
 Rules of matrices are in `matrices.py`.
 """
 
+import argparse
 import gc
 import json
 import statistics
@@ -99,4 +100,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     main()

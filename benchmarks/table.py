@@ -5,6 +5,7 @@ decay, state, advice) come from the registry of rules, so that a new optimizer i
 The tables are in `benchmarks/tables`, by subject; those of one benchmark are beside it.
 """
 
+import argparse
 import json
 import sys
 from collections.abc import Callable
@@ -105,4 +106,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     main()

@@ -5,6 +5,7 @@ is trained at the transferred rate, at AdamW's rate, at its default, and on a gr
 `python benchmarks/transfer.py` writes `benchmarks/records/transfer.json`; a few minutes on two cores.
 """
 
+import argparse
 import json
 import math
 from dataclasses import replace
@@ -137,4 +138,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     main()

@@ -5,6 +5,7 @@ trained from the same 24 seeds, on digits by a perceptron of width 32, 300 steps
 can then be compared with the truth: the mean over the seeds. It takes about twenty minutes on two cores.
 """
 
+import argparse
 import json
 import sys
 from dataclasses import replace
@@ -77,4 +78,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     main()

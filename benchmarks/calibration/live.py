@@ -3,6 +3,7 @@
 `python benchmarks/calibration/live.py` writes `benchmarks/records/live.json`; a few minutes on two cores.
 """
 
+import argparse
 import json
 import sys
 import time
@@ -40,4 +41,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     main()

@@ -5,6 +5,7 @@ digits (`bank.py`) and a synthetic family with a known ranking. It writes `bench
 A replay draws settings and seeds from the bank with replacement, so the truth is the bank's own mean.
 """
 
+import argparse
 import json
 import math
 import sys
@@ -230,7 +231,9 @@ def calibrate(banks: list[Bank], design: Design, replays: int, notify: Callable[
 
 def main() -> None:
     """Replay every ranked design on both families and write the record."""
-    replays = int(sys.argv[1]) if len(sys.argv) > 1 else REPLAYS
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("replays", nargs="?", type=int, default=REPLAYS, help="of each design (default: %(default)s)")
+    replays = parser.parse_args().replays
     families = {
         "digits": digits_banks(),
         "synthetic": synthetic_banks((0.0, 0.02, 0.05, 0.10, 0.20)),

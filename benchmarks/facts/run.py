@@ -4,6 +4,7 @@ Writes `benchmarks/records/facts.json`; about five minutes on two cores. A fact 
 `measure`, which returns the claim, its setting and the measured values by name. Means have intervals.
 """
 
+import argparse
 import importlib
 import json
 import sys
@@ -26,14 +27,17 @@ FACTS = (
 
 def main() -> None:
     """Measure the facts that the command line names, or all, and write the record of all."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("facts", nargs="*", metavar="FACT", help=f"of {', '.join(FACTS)} (default: all)")
+    names = parser.parse_args().facts
     sys.path[:0] = [str(HERE), str(HERE.parent / "calibration")]
     facts = []
-    for name in sys.argv[1:] or FACTS:
+    for name in names or FACTS:
         began = time.perf_counter()
         fact = importlib.import_module(name).measure()
         facts.append({"fact": name, **fact, "seconds": round(time.perf_counter() - began, 1)})
         print(json.dumps(facts[-1], indent=1))
-    if not sys.argv[1:]:
+    if not names:
         RECORD.write_text(json.dumps(facts, indent=1) + "\n")
 
 

@@ -5,6 +5,7 @@ ends in time, its parameters are right, and no code of the attacker has run. The
 tried and survived, to `benchmarks/records/faults_cache.json`.
 """
 
+import argparse
 import json
 import os
 import random
@@ -319,4 +320,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     main()

@@ -5,6 +5,7 @@ goes on right. Then the checkpoints of all optimizers of the installed libraries
 rules: each is refused, or both libraries go on to the same parameters. The record holds what was tried and survived.
 """
 
+import argparse
 import contextlib
 import copy
 import importlib
@@ -180,4 +181,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     main()

@@ -6,9 +6,9 @@ writes `benchmarks/records/faults_constructors.json`. The calls are those of `ca
 makes a few hundred of them. A call that takes more than a second, or needs more than a few gigabytes, has not survived.
 """
 
+import argparse
 import json
 import resource
-import sys
 import time
 import warnings
 from collections import Counter
@@ -57,4 +57,6 @@ def main(num_calls: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 20_000)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("num_calls", nargs="?", type=int, default=20_000, help="calls to make (default: %(default)s)")
+    main(parser.parse_args().num_calls)

@@ -6,6 +6,7 @@ starting, training or ending; forks and fresh processes alike. The times of star
 it. The script writes the numbers to `benchmarks/records/faults_kills.json`.
 """
 
+import argparse
 import json
 import pickle
 import statistics
@@ -92,4 +93,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     main()

@@ -6,6 +6,7 @@ other value. It survives a full disk if no training that was stored is lost, and
 script writes the numbers of attacks, tried and survived, to `benchmarks/records/faults_stores.json`.
 """
 
+import argparse
 import json
 import random
 import shutil
@@ -169,4 +170,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     main()

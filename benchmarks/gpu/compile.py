@@ -6,9 +6,9 @@
 A kernel that keeps registers in memory, or a text that contains fused or approximate arithmetic, is an error.
 """
 
+import argparse
 import json
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -83,4 +83,6 @@ def write(texts: dict[str, Any], without: dict[str, str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help="texts in the names of cases")
+    main(parser.parse_args().names)

@@ -8,6 +8,7 @@ Each picture is an SVG of its own background and colours, light or dark as the r
 on every page. `tests/learning` draws all of them again and compares.
 """
 
+import argparse
 import contextlib
 import importlib
 import io
@@ -62,18 +63,21 @@ def with_outputs(text: str) -> str:
     )
 
 
-def main(arguments: list[str]) -> None:
+def main() -> None:
     """Write the record, the pictures of these names, or all pictures and outputs."""
-    if arguments == ["--record"]:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pictures", nargs="*", help=f"of {', '.join(drawings.PICTURES)} (default: all)")
+    parser.add_argument("--record", action="store_true", help="train the network anew first")
+    arguments = parser.parse_args()
+    if arguments.record:
         drawings.RECORD.write_text(json.dumps(drawings.measure_network(), indent=1) + "\n", encoding="utf-8")
-        arguments = []
     IMAGES.mkdir(exist_ok=True)
-    for name in arguments or drawings.PICTURES:
+    for name in arguments.pictures or drawings.PICTURES:
         (IMAGES / f"{name}.svg").write_text(render(drawings.PICTURES[name]), encoding="utf-8")
-    if not arguments:
+    if not arguments.pictures:
         for page in sorted((ROOT / "docs" / "learning").glob("*.md")):
             page.write_text(with_outputs(page.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

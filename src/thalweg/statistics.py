@@ -130,6 +130,29 @@ def surely_within(values: Sequence[float], leader: Sequence[float], margin: floa
 
 
 @_OVERFLOWING
+def surely_below(differences: Sequence[float], sample: Sequence[float], alpha: float, members: int) -> bool:
+    """Return True if a few differences lie further below zero than seeds alone explain.
+
+    A difference of one pair has no spread of its own. So each of its two members is taken to spread as a larger sample
+    does, and independently: that is too strict if the pairs share the luck of their seed.
+
+    Args:
+        differences: Paired differences, at least one.
+        sample: Scores of one of the two from other seeds.
+        alpha: The level of the test among all members.
+        members: The number of contenders that are compared.
+
+    Example:
+        >>> surely_below([-3.0], [1.0, 2.0, 3.0], 0.05, 2), surely_below([-9.0], [1.0, 2.0, 3.0], 0.05, 2)
+        (False, True)
+    """
+    if len(sample) < 2:
+        return False
+    spread = float(np.asarray(sample, dtype=float).std(ddof=1)) * math.sqrt(2 / len(differences))
+    return bool(mean(differences) < -critical_value(alpha, max(2, members), len(sample) - 1) * spread)
+
+
+@_OVERFLOWING
 def seeds_to_settle(values: Sequence[float], leader: Sequence[float], margin: float) -> int:
     """Return the number of paired seeds that would separate two contenders whose means differ by a margin.
 

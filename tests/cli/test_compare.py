@@ -93,7 +93,11 @@ def test_numbers_of_a_task_are_fixed_and_settings_are_started_from(tmp_path: Pat
     for wrong, message in (
         (["--set", "size"], "'size' must read like batch_size=64"),
         (["--set", "width=3"], "'width' must be an argument that the task tunes"),
+        (["--set", "size=5"], "size must be one of 2, 3, got 5. Take one of them."),
+        (["--set", "clip=0"], "clip must be > 0, since its logarithm is searched, got 0"),
         (["--start", "adam:lr=1"], "must begin with the name of a contender"),
+        (["--start", "sgd:size=5"], "sgd: size must be one of 2, 3, got 5. Take one of them."),
+        (["--start", "sgd:clip=20"], "sgd: clip must lie in its range, 0.1 to 10, to start a search, got 20."),
         (["--suite", "--start", "sgd:lr=1"], "--start and --set are for one task"),
     ):
         failed = CliRunner().invoke(cli, [*command, "--out", str(tmp_path / "out"), *wrong])

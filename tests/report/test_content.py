@@ -12,6 +12,7 @@ import pytest
 from thalweg.comparison import Comparison
 from thalweg.comparison.presentation.overview import compared_value
 from thalweg.comparison.results import environment
+from thalweg.comparison.results.checks.softening import Softening
 from thalweg.comparison.results.storage.rows import DamagedRowError
 from thalweg.comparison.results.storage.trials import trial_of_values, values_of_trial
 from thalweg.comparison.results.summary import RangeEdge
@@ -33,6 +34,7 @@ def with_verdict(
         equal_seeds=measured.equal_seeds,
         record=replace(measured.record, finished=finished),
         margin="3 %",
+        softening=None,
     )
 
 
@@ -70,6 +72,12 @@ def test_the_heading_counts_the_rivals_that_raced(
     scores = dict.fromkeys(raced, [0.0] * 5) | {name: [] for name in unraced}
     shown.findings = SimpleNamespace(race=replace(measured.findings.race, scores=scores, unraced=unraced))
     assert how_sure(shown) == text
+
+
+def test_the_heading_is_not_sure_of_a_race_that_other_facts_soften(measured: Comparison) -> None:
+    shown = with_verdict(measured, settled="best", tied=["a"])
+    shown.softening = Softening("", "d did not race and was much better on the one seed that both have")
+    assert how_sure(shown) == "Not settled: d did not race and was much better on the one seed that both have."
 
 
 def test_the_chart_of_values_shows_those_of_the_table(measured: Comparison) -> None:

@@ -181,8 +181,8 @@ def compare(
     Every finished training is stored. Ctrl-C shows the best answer so far; rerun the same command to resume. A
     finished comparison is shown again without any training.
 
-    The exit code is 2 if nothing is known: no training has ended, or all have failed. With --suite, a task that fails
-    does not stop the other tasks. Its error is printed, and the exit code is 2.
+    The exit code is 2 if no contender has a value: no training has ended, or all are lost. With --suite, such a task
+    or one that fails does not stop the other tasks. Its error is printed, and the exit code is 2.
     """
     from thalweg import comparison
 
@@ -220,8 +220,6 @@ def compare(
         raise
     _show(finished, out / "report.html", as_json=as_json)
     end_with(finished.parts)
-    if finished.verdict.settled == "unended" and not finished.verdict.tied:
-        context.exit(2)
 
 
 def _show(result: "Comparison", path: Path, *, as_json: bool) -> None:

@@ -7,7 +7,7 @@ Names, messages and errors come from users and from files of strangers. All that
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -110,16 +110,19 @@ def naming_option(option: str) -> Iterator[None]:
         raise StoreError(f"{option} {error}") from error
 
 
-def end_with(parts: "Parts") -> None:
+def end_with(parts: "Parts", of_tasks: Mapping[str, "Parts"] | None = None) -> None:
     """End a command with an error for each part of its result that is missing: code 1 after a bug, else 2.
 
     Args:
         parts: The parts of the result that was printed.
+        of_tasks: Those of the results of each task, by its name.
     """
-    for part in parts.missing:
-        echo(f"error: {part.text}", err=True)
-    if parts.missing:
-        click.get_current_context().exit(1 if any(part.is_bug for part in parts.missing) else 2)
+    places = {"": parts, **(of_tasks or {})}
+    missing = [(task, part) for task, each in places.items() for part in each.missing]
+    for task, part in missing:
+        echo(f"error: {f'{task}: ' if task else ''}{part.text}", err=True)
+    if missing:
+        click.get_current_context().exit(1 if any(part.is_bug for _, part in missing) else 2)
 
 
 def print_table(console: "Console", table: "Table") -> None:

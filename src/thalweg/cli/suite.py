@@ -2,7 +2,6 @@
 
 import contextlib
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,6 @@ from thalweg.cli.interrupts import sigterm_interrupts
 from thalweg.cli.live import live_report
 from thalweg.cli.output import echo, end_with, print_json, print_table, stdout_console
 from thalweg.errors import ComparisonInterrupted
-from thalweg.parts import Parts
 
 if TYPE_CHECKING:
     from thalweg.comparison import Suite, TaskProgress
@@ -23,7 +21,7 @@ if TYPE_CHECKING:
 def compare_suite(
     tasks: str | None, contenders: list[str] | None, out: Path, *, as_json: bool, live: bool = False, **options: Any
 ) -> None:
-    """Run the suite and print its result. Exit with code 2 if a task failed, after the results of the other tasks."""
+    """Run the suite and print its result. Exit with code 2 if a task failed or has no value."""
     from thalweg import comparison
     from thalweg.comparison.presentation.progress_display import progress_display
 
@@ -59,18 +57,9 @@ def compare_suite(
             echo(f"Report: {page}")
     if interrupt is not None:
         raise interrupt
-    end_with(_all_parts(suite))
+    end_with(suite.parts, {task: comparison.parts for task, comparison in suite.comparisons.items()})
     if suite.failures:
         click.get_current_context().exit(2)
-
-
-def _all_parts(suite: "Suite") -> Parts:
-    """Return the parts of a suite and of its comparisons that are missing."""
-    parts = Parts()
-    parts.missing = list(suite.parts.missing)
-    for task, comparison in suite.comparisons.items():
-        parts.missing += [replace(part, name=f"{task}: {part.name}") for part in comparison.parts.missing]
-    return parts
 
 
 def _live_source(tasks: str | None, out: Path) -> "SuiteSource":

@@ -15,7 +15,9 @@ from thalweg.comparison.results.records import ComparisonRecord, TrialRecord
 from thalweg.comparison.results.storage.trials import StoredTrials
 from thalweg.comparison.results.store import Store
 from thalweg.comparison.results.stored_findings import stored_findings
+from thalweg.comparison.results.verdict import listed
 from thalweg.comparison.training.result import TrainingResult
+from thalweg.comparison.training.target import Target
 from thalweg.errors import StoreError, TaskError
 from thalweg.parts import Parts
 
@@ -107,6 +109,24 @@ def note_losses(parts: Parts, store: Store, stored: StoredTrials) -> None:
     if 2 * count > len(stored.trials):
         error = TaskError(f"{count} of {len(stored.trials)} failed. {failures[0].text}")
         parts.add("a result of most trainings", error)
+
+
+def error_without_values(trials: Sequence[TrialRecord], target: Target | None) -> TaskError:
+    """Return the error of a finished comparison in which no contender has a value.
+
+    Args:
+        trials: All its stored trainings.
+        target: The target whose time is compared; None if final values are.
+    """
+    words = {"ok": "ended" if target is None else "missed the target", "stopped": "had not ended", "pruned": "stopped"}
+    counts = Counter(trial.result.status for trial in trials).most_common()
+    ends = listed([f"{count} {words.get(status, status)}" for status, count in counts])
+    cure = "Find the cause with thalweg doctor."
+    if target is not None:
+        cure = "Set another target, or train longer."
+    elif all(trial.result.status == "stopped" for trial in trials):
+        cure = "Give a larger budget, or shorter trainings."
+    return TaskError(f"a contender must have a value, and none has; of {len(trials)} trainings, {ends}. {cure}")
 
 
 def reopen_if_incomplete(store: Store, record: ComparisonRecord) -> bool:

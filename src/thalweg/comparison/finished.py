@@ -5,15 +5,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from thalweg.comparison.failures import Failure, failures_of, note_losses
+from thalweg.comparison.failures import Failure, error_without_values, failures_of, note_losses
 from thalweg.comparison.planning.plan import ComparisonPlan
 from thalweg.comparison.presentation import overview
 from thalweg.comparison.presentation.plain_results import comparison_json
 from thalweg.comparison.presentation.trial_table import TrialTable
 from thalweg.comparison.protocol.procedure import Findings
 from thalweg.comparison.results.cautions import cautions
-from thalweg.comparison.results.checks.preferences import softened
 from thalweg.comparison.results.checks.same_value import MAX_CHANCE, find_same_value
+from thalweg.comparison.results.checks.softening import Softening, softened, softening_of
 from thalweg.comparison.results.environment import device_of, mixed_hardware
 from thalweg.comparison.results.functions.equal_seeds import EqualSeeds, find_equal_seeds
 from thalweg.comparison.results.half_sample_check import half_sample_check
@@ -112,7 +112,10 @@ class Comparison:
 
     @cached_property
     def verdict(self) -> Verdict:
-        """The statements that the evidence allows."""
+        """The statements that the evidence allows.
+
+        If a finished comparison has no value of any contender, ``parts`` says so: it is no success.
+        """
         terms = terms_of(self.record, self.findings.race, self.contenders)
         values = {summary.name: summary.value for summary in self.contenders}
         is_one_seed = self.equal_seeds is not None
@@ -123,7 +126,18 @@ class Comparison:
             is_running=self._is_running,
             same_value=self._same_value,
         )
-        return softened(judge(self.findings, values, terms, state), self.record, self.contenders)
+        verdict = judge(self.findings, values, terms, state)
+        is_unknown = all(value.lost == value.count for value in values.values())
+        if verdict.settled == "unended":
+            is_unknown = not verdict.tied
+        if is_unknown and self.record.finished is not None:
+            self.parts.add("a result", error_without_values(self.trainings, self.plan.target))
+        return softened(verdict, self.record, self.contenders)
+
+    @property
+    def softening(self) -> Softening | None:
+        """The reason why the verdict is not settled although the race is; None if there is none."""
+        return softening_of(self.verdict, self.record, self.contenders)
 
     @property
     def _same_value(self) -> str:

@@ -74,19 +74,20 @@ class SettingSource:
     # --- the first trainings ----------------------------------------------------------------------------------------
 
     def run_first(self) -> list[TrialRecord]:
-        """Train starting points until a training has ended, and return their results in order.
+        """Train starting points until a training has ended well, and return their results in order.
 
-        If no training ends in half of the time that is left, the others are tried in equal parts of the rest, and all
-        are stopped where they are then.
+        One that diverges measures neither the scale nor the speed. If no training ends in half of the time that is
+        left, the others are tried in equal parts of the rest, and all are stopped where they are then.
         """
-        proposals = propose_trials(self._spaces, [], len(self._spaces), seed=self._plan.seed)
-        pending = proposals[:1] if self._budget.is_ranking else list(proposals)
+        pending = propose_trials(self._spaces, [], len(self._spaces), seed=self._plan.seed)
+        capacity = 1 if self._budget.is_ranking else self.capacity  # the studies train their own
         results: list[TrialRecord] = []
-        while pending and not any(has_ended(trial) for trial in results):
-            wave, pending = pending[: self.capacity], pending[self.capacity :]
+        while pending and not any(trial.result.is_sound for trial in results):
+            wave, pending = pending[:capacity], pending[capacity:]
             share = 1.0
             if pending:
-                share = FIRST_SHARE if not results else 1 / (1 + math.ceil(len(pending) / self.capacity))
+                is_slow = any(trial.result.status == "stopped" for trial in results)
+                share = 1 / (1 + math.ceil(len(pending) / capacity)) if is_slow else FIRST_SHARE
             trainings = []
             for contender, number, settings in wave:
                 self._settings[contender, number] = settings

@@ -291,6 +291,8 @@ def _state_on(comparison: Comparison, name: str) -> str:
         return _UNSETTLED
     if name not in verdict.tied:
         return _WORSE
+    if comparison.softening is not None:
+        return _OPEN
     if verdict.settled == "best":
         return _BEST
     return _WITHIN if verdict.settled == "within" else _OPEN

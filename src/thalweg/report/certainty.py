@@ -2,7 +2,6 @@
 
 from thalweg.comparison import Comparison
 from thalweg.comparison.protocol.race import Race
-from thalweg.comparison.results.checks.preferences import preferred_on_validation
 
 
 def how_sure(comparison: Comparison) -> str:
@@ -17,13 +16,13 @@ def how_sure(comparison: Comparison) -> str:
     over_seeds = f"over {seeds} seeds" if seeds > 1 else "over one seed"
     raced, tied = sum(map(bool, race.scores.values())), len(verdict.tied)
     start = "" if comparison.record.finished else "So far: "
-    winner = next((summary for summary in summaries if summary.name == verdict.recommended), None)
+    softening = comparison.softening
     if verdict.settled == "unended":
         return "Nothing is settled: no training has ended."
     if verdict.settled == "none":
         return f"{start}Nothing is settled: no contender ends reliably and better than it began."
-    if winner is not None and preferred_on_validation(comparison.record, summaries, winner):
-        return f"{start}Not settled: validation and test prefer different contenders."
+    if softening is not None:
+        return f"{start}Not settled: {softening.reason}."
     if len(summaries) == 1:
         return f"{start}Tuned alone: there is no rival to compare with."
     if verdict.settled == "open" and comparison.equal_seeds is not None:

@@ -3,14 +3,41 @@
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 
 from thalweg.engine.core import devices
+from thalweg.errors import TaskError
 from thalweg.tasks.measurement import Measured
 from thalweg.tasks.placeable import Placeable
 from thalweg.tasks.user_code import line_of, task_error
+
+
+class _IdleCall(NamedTuple):
+    """A kind of function whose body a call does not run.
+
+    Attributes:
+        is_kind: Return True for a function of this kind.
+        returned: The type that a call returns.
+        words: The kind in words.
+        remedy: What to write instead.
+    """
+
+    is_kind: Callable[[Any], bool]
+    returned: type
+    words: str
+    remedy: str
+
+
+_NO_ASYNC = "Write def instead of async def; asyncio.run(...) inside of it waits for what must be awaited."
+_NO_YIELD = "Remove the yield: report(value) tells the progress."
+_IDLE_CALLS = (
+    _IdleCall(inspect.iscoroutinefunction, CoroutineType, "an async function", _NO_ASYNC),
+    _IdleCall(inspect.isasyncgenfunction, AsyncGeneratorType, "an async generator function", _NO_ASYNC),
+    _IdleCall(inspect.isgeneratorfunction, GeneratorType, "a generator function, since it has a yield", _NO_YIELD),
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -78,6 +105,9 @@ class TrainingFunction(Placeable, Measured):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for idle in _IDLE_CALLS:
+            if idle.is_kind(self.train) or (callable(self.train) and idle.is_kind(type(self.train).__call__)):
+                raise self._idle_error(idle)
         if self.device != devices.AUTO and not self.is_told_device:
             raise task_error(
                 self.name,
@@ -104,7 +134,16 @@ class TrainingFunction(Placeable, Measured):
     def run(self, make_optimizer: Callable[..., torch.optim.Optimizer], report: Callable[..., None]) -> None:
         """Call the function once, with its device if it takes one; without a certain device, with the CPU."""
         keywords = {"device": self.placed_on or devices.CPU} if self.is_told_device else {}
-        self.train(make_optimizer, report, **keywords)
+        returned = self.train(make_optimizer, report, **keywords)
+        for idle in _IDLE_CALLS:  # a lambda or a decorator does not show before what it calls
+            if isinstance(returned, idle.returned):
+                if isinstance(returned, CoroutineType):
+                    returned.close()  # Python would warn that nobody awaits it
+                raise self._idle_error(idle)
+
+    def _idle_error(self, idle: _IdleCall) -> TaskError:
+        condition = "a training function must train when it is called"
+        return task_error(self.name, condition, idle.words, idle.remedy, where=self.line)
 
     def measured_as(self, split: str) -> str:
         """Return the name of the measure: ``"training loss"`` on ``"train"``, else the name of the reported value."""

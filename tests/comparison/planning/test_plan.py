@@ -177,7 +177,18 @@ def test_the_plan_of_a_training_function_is_provisional_and_trains_nothing() -> 
     assert (plan.is_provisional, plan.num_workers, plan.step_s) == (True, 2, {})
     assert ComparisonPlan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
     clock = Clock(60.0, read=lambda: 7.0)
-    seconds = Measurement(ExecutionMode(1, 0.0, 3.0, ""), {}, 5, 3.0, reports=(2.0, 1.0))
+    seconds = Measurement(
+        ExecutionMode(1, 0.0, 3.0, ""),
+        {},
+        5,
+        3.0,
+        reports=(
+            (
+                2.0,
+                1.0,
+            ),
+        ),
+    )
     done = complete_plan(plan, function, contenders, Request(parse("60s")), seconds, clock)
     assert not done.is_provisional
     assert {schedule.steps for schedule in done.schedules.values()} == {5}

@@ -169,7 +169,28 @@ def test_a_rate_is_close_at_the_share_of_its_own_margin() -> None:
 def test_a_training_function_has_a_bound_for_lost_trainings(
     reports: list[float], maximize: bool, prefers: str, expected: tuple[float, float]
 ) -> None:
-    assert untrained_value(reports, maximize=maximize, prefers=prefers) == expected  # type: ignore[arg-type]
+    assert untrained_value([reports], maximize=maximize, prefers=prefers) == expected  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("firsts", "maximize", "baseline"),
+    [
+        ([1.0, 3.0, 50.0], False, 3.0),
+        ([3.0, 1.0], False, 1.0),  # of two, the better one
+        ([3.0, 1.0], True, 3.0),
+        ([math.nan, 4.0], False, 4.0),
+    ],
+)
+def test_of_several_trainings_the_median_of_the_first_reports_counts(
+    firsts: list[float], maximize: bool, baseline: float
+) -> None:
+    trainings = [[first, 2.0] if math.isfinite(first) else [first] for first in firsts]
+    bound, first = untrained_value(trainings, maximize=maximize, prefers="log")
+    assert (bound, first) == (baseline / 10 if maximize else 10 * baseline, baseline)
+
+
+def test_the_spread_of_all_trainings_bounds_lost_ones() -> None:
+    assert untrained_value([[-1.0, -2.0], [-1.0, 9.0]], maximize=False, prefers="log") == (-1.0 + 9 * 11.0, -1.0)
 
 
 def test_scales_are_stored_and_those_of_old_stores_keep_their_floor() -> None:

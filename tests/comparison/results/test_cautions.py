@@ -5,45 +5,20 @@ from dataclasses import replace
 
 import pytest
 
-from cases.comparison_records import PLAN, WORKLOAD
+from cases.comparison_records import PLAN, SUMMARY, WORKLOAD
 from thalweg.comparison.contenders.schedule import TrainingSchedule
 from thalweg.comparison.results.cautions import cautions
-from thalweg.comparison.results.checks.preferences import preferred_on_validation, softened
+from thalweg.comparison.results.checks.preferences import preferred_on_validation
+from thalweg.comparison.results.checks.softening import softened
 from thalweg.comparison.results.estimate import Estimate
 from thalweg.comparison.results.records import ComparisonRecord, TrialRecord
-from thalweg.comparison.results.summary import STAGES, RangeEdge, Summary
+from thalweg.comparison.results.summary import RangeEdge, Summary
 from thalweg.comparison.results.verdict import Verdict
 from thalweg.comparison.training.result import TrainingResult
 from thalweg.comparison.training.target import Target
 
 SCHEDULES = {name: TrainingSchedule(100, "linear") for name in ("sgd", "adam")}
 RECORD = ComparisonRecord(1, "key", "2026-01-01", "2026-01-02", WORKLOAD, [], replace(PLAN, schedules=SCHEDULES), {})
-SUMMARY = Summary(
-    name="sgd",
-    about="",
-    settings={"lr": 0.1},
-    searched=["lr"],
-    values=[1.0] * 5,
-    value=Estimate(1.0, 0.9, 1.1, 5),
-    untuned=Estimate(2.0, 1.9, 2.1, 5),
-    recommended=None,
-    example_error=math.nan,
-    rank=None,
-    studies=0,
-    worse_by=0.0,
-    train_loss=1.0,
-    seeds=[1, 2, 3, 4, 5],
-    diverged=0,
-    failed=0,
-    missed=0,
-    seconds=1.0,
-    state_bytes=0,
-    state_numbers=0,
-    line="",
-    at_edge=[],
-    good_rates=None,
-    trials={stage: [] for stage in STAGES},
-)
 VERDICT = Verdict("best", "sgd", ["sgd"], ["sgd"], "sgd", None, "Use sgd.", "", "")
 
 

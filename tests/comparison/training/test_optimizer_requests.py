@@ -3,6 +3,7 @@
 import inspect
 import math
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import thalweg
 from thalweg.comparison.contenders.parsing import parse, with_user_settings
 from thalweg.comparison.planning.adaptive.search_space import search_space_of
 from thalweg.comparison.training.functions.optimizer_names import names_of_optimizers
-from thalweg.comparison.training.functions.optimizer_requests import OptimizerRequests
+from thalweg.comparison.training.functions.optimizer_requests import OptimizerRequests, next_observation
 from thalweg.comparison.training.runs import Trial
 from thalweg.comparison.training.trainer import run_function
 from thalweg.errors import KeywordError, RoutingError, SettingError, TaskError, UnknownNameError
@@ -374,6 +375,9 @@ def test_changes_are_read_at_steps_and_reports_with_the_line() -> None:
             "step 1": [1],
             "step 2": [2],
             "step 3": [3],
+            "step 4": [4],
+            "step 6": [6],
+            "step 8": [8],
             "report 1": [1],
             "report 2": [2],
             "report 4": [4],
@@ -403,6 +407,33 @@ def test_the_line_is_known_however_a_group_is_changed(way: str) -> None:
     offset = {"update": 4, "|=": 6, "[]": 8}[way]
     assert use.changed_at == {"lr": f"{HERE}:{inspect.getsourcelines(train)[1] + offset}"}
     assert use.changed["lr"]["end"] == [0.25]
+
+
+def test_steps_are_read_more_and_more_rarely_up_to_the_end() -> None:
+    steps = [1]
+    while steps[-1] < 1_000_000:
+        steps.append(next_observation(steps[-1]))
+    assert steps[:12] == [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64]
+    assert len(steps) <= 41
+    assert all(later <= 1.5 * step for step, later in pairwise(steps[3:]))
+
+
+def test_the_last_line_that_changes_a_setting_is_known() -> None:
+    def train(make_optimizer, report):
+        optimizer = make_optimizer([param()])
+        (group,) = optimizer.param_groups
+        for number in range(1, 11):
+            if number < 5:
+                group["lr"] *= 0.9
+            else:
+                group["lr"] = 0.25
+            step(optimizer)
+        report(1.0)
+
+    (use,) = use_of(train)
+    first = inspect.getsourcelines(train)[1]
+    assert (use.changed_at, use.last_changed_at) == ({"lr": f"{HERE}:{first + 5}"}, {"lr": f"{HERE}:{first + 7}"})
+    assert use.steps == 10
 
 
 def test_a_scheduler_of_torch_is_named_by_the_line_that_makes_it() -> None:

@@ -141,13 +141,55 @@ def test_a_value_that_is_no_choice_is_refused(value: object) -> None:
         fix(tunables, {"kind": value}, "mine")  # type: ignore[dict-item]
 
 
-def test_a_number_is_fixed_by_a_number_alone() -> None:
+@pytest.mark.parametrize("value", ["12", 12, "7.5", 8.5, "big", True, None])
+def test_a_number_that_is_no_choice_is_refused(value: object) -> None:
     tunables = tunables_of(lambda size=thalweg.choice(8, 16): size)
-    assert fix(tunables, {"size": "12"}, "mine")["size"].default == 12
-    assert type(fix(tunables, {"size": "12"}, "mine")["size"].default) is int
-    for wrong in ("big", True, None):
-        with pytest.raises(SettingError, match="mine: size must be a finite number, got"):
-            fix(tunables, {"size": wrong}, "mine")
+    shown = {"12": "12", "7.5": "7.5", "big": "'big'"}.get(value, repr(value))  # type: ignore[call-overload]
+    with pytest.raises(SettingError, match=rf"mine: size must be one of 8, 16, got {shown}\. Take one of them"):
+        fix(tunables, {"size": value}, "mine")  # type: ignore[dict-item]
+    fixed = fix(tunables, {"size": "16.0"}, "mine")["size"].default
+    assert (fixed, type(fixed)) == (16, int)
+
+
+RANGES = tunables_of(
+    lambda depth=thalweg.range(1, 4), width=thalweg.log_range(16, 256), drop=thalweg.range(0.1, 0.5): None
+)
+
+
+def test_a_fixed_number_may_lie_beyond_its_range_which_says_what_is_searched() -> None:
+    fixed = fix(RANGES, {"depth": "8", "width": 8, "drop": "0"}, "mine")
+    assert [(each.default, each.search) for each in fixed.values()] == [(8, None), (8, None), (0.0, None)]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("depth", "2.5", "must be a whole number, as its range is, got 2.5"),
+        ("width", 20.5, "must be a whole number, as its range is, got 20.5"),
+        ("width", "0", "must be > 0, since its logarithm is searched, got 0"),
+        ("width", -16, "must be > 0, since its logarithm is searched, got -16"),
+        ("drop", "much", "must be a finite number, got 'much'"),
+        ("drop", True, "must be a finite number, got True"),
+        ("drop", None, "must be a finite number, got None"),
+        ("drop", "inf", "must be a finite number, got inf"),
+        ("depth", "inf", "must be a finite number, got inf"),
+    ],
+)
+def test_a_number_of_another_kind_than_its_range_is_refused(name: str, value: object, message: str) -> None:
+    with pytest.raises(SettingError, match=f"mine: {name} {message}"):
+        fix(RANGES, {name: value}, "mine")  # type: ignore[dict-item]
+
+
+def test_a_search_starts_within_a_range() -> None:
+    drop = RANGES["drop"]
+    for value in (0.1, 0.3, 0.5):
+        drop.check_start(value, "sgd: drop")
+    for value in (0.09, 0.51):
+        message = f"sgd: drop must lie in its range, 0.1 to 0.5, to start a search, got {value:g}. Widen the range"
+        with pytest.raises(SettingError, match=message):
+            drop.check_start(value, "sgd: drop")
+    with pytest.raises(SettingError, match="must be a whole number"):
+        RANGES["depth"].check_start(2.5, "sgd: depth")
 
 
 def test_the_numbers_of_a_task_itself_are_no_texts() -> None:
@@ -205,8 +247,8 @@ def test_the_code_says_where_each_value_goes() -> None:
 
 def test_a_fixed_number_is_not_searched_and_keeps_its_kind() -> None:
     declared = tunables_of(make_model)
-    fixed = fix(declared, {"width": 16.0}, "mine")
-    assert (fixed["width"].default, fixed["width"].search) == (16, None)
+    fixed = fix(declared, {"width": 8.0}, "mine")
+    assert (fixed["width"].default, fixed["width"].search) == (8, None)
     assert isinstance(fixed["width"].default, int)
     assert fixed["dropout"] == declared["dropout"]
     with pytest.raises(

@@ -147,7 +147,7 @@ def _parse_settings(contender: Contender, text: str) -> Settings:
                     "Leave it out."
                 )
             settings[key] = tunable.value(tunable.parsed(value))
-            tunable.check(settings[key], f"{contender.name}: {key}")
+            tunable.check_start(settings[key], f"{contender.name}: {key}")
         else:
             settings[key] = parse_value(owner, name, value)
             owner.rule.with_(**{name: settings[key]})

@@ -8,6 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.schedule import TrainingSchedule
@@ -110,7 +111,7 @@ def scale_of(workload: Workload, measurement: Measurement) -> ScoreScale:
         prefers=prefers,
         required=workload.scale,
         has_start=bool(measurement.untrained)
-        or (measurement.steps > 1 and any(map(math.isfinite, measurement.reports))),
+        or (measurement.steps > 1 and any(map(math.isfinite, chain(*measurement.reports)))),
         name=workload.name,
     )
 

@@ -12,8 +12,9 @@ function of the plan and of the set of measured values, whatever their order.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
 from typing import Any, Literal
 
 from thalweg.errors import SettingError
@@ -325,22 +326,23 @@ def scale_for(
     )
 
 
-def untrained_value(reports: Iterable[float], *, maximize: bool, prefers: Kind) -> tuple[float, float]:
+def untrained_value(trainings: Iterable[Sequence[float]], *, maximize: bool, prefers: Kind) -> tuple[float, float]:
     """Return the bound for lost trainings and the baseline of a training function, whose model is hidden.
 
-    The baseline is the first finite report. The bound is ten times the first report, or a tenth of it if higher is
-    better. Compared by differences, rates have the bound 0 or 1, and for other values the bound lies nine times their
-    size, or their spread if that is larger, beyond the first report.
+    The baseline is the median of the first finite reports, of two medians the better one. The bound is ten times the
+    baseline, or a tenth of it if higher is better. Compared by differences, rates have the bound 0 or 1, and for other
+    values the bound lies nine times their size, or their spread if that is larger, beyond the baseline.
 
     Args:
-        reports: The reports of one training.
+        trainings: The reports of each training.
         maximize: True if higher values are better.
         prefers: The scale on which the values will be compared if they are positive.
     """
-    finite = [report for report in reports if math.isfinite(report)]
-    if not finite:
+    finite = [[report for report in reports if math.isfinite(report)] for reports in trainings]
+    firsts = sorted((reports[0] for reports in finite if reports), reverse=maximize)
+    if not firsts:
         return (0.0, 1.0) if maximize else (10.0, 1.0)
-    first, low, high = finite[0], min(finite), max(finite)
+    first, low, high = firsts[(len(firsts) - 1) // 2], min(chain(*finite)), max(chain(*finite))
     if prefers == "log" and low > 0:
         return (first / 10 if maximize else 10 * first), first
     if low >= 0 and high <= 1:

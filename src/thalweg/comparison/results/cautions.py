@@ -8,13 +8,16 @@ from thalweg.comparison.planning.search import order_opened_by
 from thalweg.comparison.protocol.design import SettingDesign
 from thalweg.comparison.results.checks.preferences import preferred_on_validation
 from thalweg.comparison.results.checks.same_value import MAX_CHANCE, find_same_value
+from thalweg.comparison.results.checks.softening import on_seeds
+from thalweg.comparison.results.checks.unraced_rivals import better_unraced
 from thalweg.comparison.results.estimate import Estimate
 from thalweg.comparison.results.functions.equal_seeds import EqualSeeds
-from thalweg.comparison.results.functions.unused_settings import find_unused
+from thalweg.comparison.results.functions.late_settings import find_late
+from thalweg.comparison.results.functions.unused_settings import cure_of_replaced, find_unused
 from thalweg.comparison.results.records import ComparisonRecord
 from thalweg.comparison.results.scoring import unclipped_scores
 from thalweg.comparison.results.summary import Summary
-from thalweg.comparison.results.terms import name_of_measure, percent
+from thalweg.comparison.results.terms import difference, name_of_measure, name_of_metric, percent
 from thalweg.comparison.results.verdict import Verdict
 
 FEW_TRIALS = 16  # below that, neighbouring learning rates are a factor of two and more apart
@@ -39,6 +42,7 @@ def cautions(
     winner = next((summary for summary in summaries if summary.name == verdict.recommended), summaries[0])
     return [
         *(_splits_disagree(record, summaries, winner) if verdict.recommended is not None else ()),
+        *(_better_without_race(record, summaries, winner) if verdict.recommended is not None else ()),
         *_few_settings(record, summaries),
         *_no_influence(record, summaries),
         *_unused_settings(summaries),
@@ -78,6 +82,16 @@ def _splits_disagree(record: ComparisonRecord, summaries: Sequence[Summary], win
             f"The splits disagree: on the validation split {winner.name} is shown to be worse than {shown}, over the "
             f"same {preferences[0].seeds} seeds; on the test split it is not. With other data either may be better. "
             "Take larger splits."
+        )
+
+
+def _better_without_race(record: ComparisonRecord, summaries: Sequence[Summary], winner: Summary) -> Iterator[str]:
+    for rival in better_unraced(record, summaries, winner):
+        by = difference(record.plan.scale.worse_by_in_words(rival.by), rival.by)
+        yield (
+            f"{rival.name} did not race, but {on_seeds(rival.seeds)} it is {by} than {winner.name} "
+            f"({name_of_metric(record)}): more than the {rival.spread_seeds} seeds of {winner.name} make likely. "
+            f"Compare the two alone: --with {winner.name},{rival.name}"
         )
 
 
@@ -125,14 +139,18 @@ def _no_influence(record: ComparisonRecord, summaries: Sequence[Summary]) -> Ite
 
 
 def _unused_settings(summaries: Sequence[Summary]) -> Iterator[str]:
-    for unused in find_unused([trial for summary in summaries for trial in summary.trials["search"]]):
-        cycled = " (OneCycleLR and CyclicLR: cycle_momentum=False)" if unused.is_momentum else ""
-        cure = f"Leave it to the optimizer{cycled}, or fix it in --with."
-        if unused.is_lr:
-            cure = 'Multiply the one that it gets: lr = optimizer.defaults["lr"] * factor. Or fix it in --with.'
+    searched = [trial for summary in summaries for trial in summary.trials["search"]]
+    for unused in find_unused(searched):
         yield (
             f"The training does not use {unused.setting} of {' and '.join(unused.contenders)}, which was searched from "
-            f"{unused.low:.3g} to {unused.high:.3g}{unused.where}. {cure}"
+            f"{unused.low:.3g} to {unused.high:.3g}{unused.where}. {cure_of_replaced(unused.setting)}"
+        )
+    for late in find_late(searched):
+        where = f": {late.line} sets it" if late.line else ""
+        yield (
+            f"The training uses {late.setting} of {' and '.join(late.contenders)}, which was searched from "
+            f"{late.low:.3g} to {late.high:.3g}, only at its beginning. From {late.unit} {late.step:,} of "
+            f"{late.steps:,} at the latest, all trainings use the same{where}. {cure_of_replaced(late.setting)}"
         )
 
 

@@ -75,6 +75,12 @@ class TrainingResult:
         """The further numbers of the evaluation that counts, by name."""
         return self.evaluations[self.counted].metrics if self.evaluations else {}
 
+    @property
+    def is_sound(self) -> bool:
+        """True if it ended no worse than it began: it tells of the training function, and not of a bad setting."""
+        costs = [-each.validation if self.maximize else each.validation for each in self.evaluations]
+        return self.status == "ok" and bool(costs) and costs[-1] <= costs[0]
+
 
 def end_of_traceback(error: BaseException) -> str:
     """Return the end of the traceback of a failed training: its innermost lines, and the text of the error.

@@ -74,7 +74,7 @@ class Measurement:
         untrained: Measure before the first step, by split; empty for a training function, whose model is hidden.
         steps: Steps of a training: optimizer steps of a task, reports of a training function.
         single_s: Seconds of a training one by one.
-        reports: Values that the first trainings of a training function reported.
+        reports: Values that each of the first trainings of a training function reported.
         maximize: True if higher values are better.
         metric_name: Name of the value that the reports gave; empty if they gave none.
         nominal_s: Seconds of a training by its counted work, the same at every load of the machine.
@@ -84,7 +84,7 @@ class Measurement:
     untrained: dict[str, float]
     steps: int
     single_s: float = 0.0
-    reports: tuple[float, ...] = ()
+    reports: tuple[tuple[float, ...], ...] = ()
     maximize: bool = False
     metric_name: str = ""
     nominal_s: float = 0.0
@@ -263,6 +263,9 @@ def check_losses(task: Task, run: Run, when: str, splits: Sequence[str]) -> dict
 def measurement_of_trainings(results: Iterable[TrainingResult]) -> Measurement | None:
     """Return what trainings of a function say of its length and speed; its reports stand for its steps.
 
+    Those that diverged or ended worse than they began count only if there are no others: their first report may be any
+    number, and they may have been short.
+
     Args:
         results: The first trainings of the function, in order.
 
@@ -275,7 +278,8 @@ def measurement_of_trainings(results: Iterable[TrainingResult]) -> Measurement |
     ended = [result for result in results if result.status in ("ok", "diverged") and result.evaluations]
     if not ended:
         return None
-    reports = tuple(report.validation for result in ended for report in result.evaluations)
+    ended = [result for result in ended if result.is_sound] or ended
+    reports = tuple(tuple(report.validation for report in result.evaluations) for result in ended)
     stating = [result for result in ended if result.maximize is not None]
     for result in stating:
         check_direction(result, maximize=bool(stating[0].maximize))

@@ -60,19 +60,46 @@ class Tunable:
         except ValueError:
             return text
 
-    def check(self, value: object, who: str) -> None:
+    def check(self, value: Any, who: str) -> None:
         """Raise SettingError for a value that cannot be one of this declaration.
+
+        A choice allows its values alone. A range says what is worth a search, so a value that is fixed may lie beyond
+        it: 1 pass for a quick look, or no dropout. It must be a whole number if the range has only those, and above 0
+        if its logarithm is searched.
 
         Args:
             value: The value.
             who: The beginning of the message: the task and the name.
         """
-        if self.is_number:
+        search = self.search
+        if search is not None and search.values:
+            if not any(_is_same(value, known) for known in search.values):
+                values = ", ".join(map(repr, search.values))
+                raise SettingError(f"{who} must be one of {values}, got {self.value(value)!r:.80}. Take one of them.")
+        elif self.is_number:
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
                 raise SettingError(f"{who} must be a finite number, got {value!r:.80}.")
-        elif self.search is not None and not any(_is_same(value, known) for known in self.search.values):
-            values = ", ".join(map(repr, self.search.values))
-            raise SettingError(f"{who} must be one of {values}, got {value!r:.80}.")
+            if search is not None and search.whole and value != int(value):
+                raise SettingError(f"{who} must be a whole number, as its range is, got {value!r:.80}.")
+            if search is not None and search.scale == "log" and value <= 0:
+                raise SettingError(f"{who} must be > 0, since its logarithm is searched, got {value!r:.80}.")
+
+    def check_start(self, value: Any, who: str) -> None:
+        """Raise SettingError for a value that no search can start from: one beyond its range.
+
+        The model of a search knows no place beyond the ends of a range, and would learn of the end what it sees beyond.
+
+        Args:
+            value: The value.
+            who: The beginning of the message: the task and the name.
+        """
+        self.check(value, who)
+        search = self.search
+        if search is not None and not search.values and not search.low <= value <= search.high:
+            raise SettingError(
+                f"{who} must lie in its range, {search.low:g} to {search.high:g}, to start a search, got {value:g}. "
+                "Widen the range in the task, or fix the value by --set (fixed= in Python)."
+            )
 
 
 def _is_same(value: object, known: object) -> bool:

@@ -2,13 +2,11 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from statistics import fmean, stdev
 from typing import NamedTuple
 
 from thalweg.comparison.results.records import ComparisonRecord
 from thalweg.comparison.results.summary import Summary
-from thalweg.comparison.results.verdict import Verdict
 from thalweg.statistics import critical_value
 
 MIN_PAIRS = 3  # of trainings from the same seeds, for a test
@@ -68,22 +66,3 @@ def preferred_on_validation(
             by = scale.worse_by(leader_mean, fmean(score for score, _ in validation))
             preferences.append(Preference(summary.name, by, len(pairs)))
     return sorted(preferences, key=lambda preference: -preference.by)
-
-
-def softened(verdict: Verdict, record: ComparisonRecord, summaries: Sequence[Summary]) -> Verdict:
-    """Return a verdict whose headline says so if the validation split prefers another contender.
-
-    Args:
-        verdict: The verdict from the test split.
-        record: The comparison.
-        summaries: The results of its contenders.
-    """
-    winner = next((summary for summary in summaries if summary.name == verdict.recommended), None)
-    preferences = [] if winner is None else preferred_on_validation(record, summaries, winner)
-    if winner is None or not preferences:
-        return verdict
-    names = " and ".join(preference.name for preference in preferences[:2])
-    more = f" and {len(preferences) - 2} more" if len(preferences) > 2 else ""
-    return replace(
-        verdict, headline=f"{winner.name} on the test split, {names}{more} on the validation split: not settled."
-    )

@@ -53,11 +53,6 @@ class UnusedSetting:
         """True if it is a learning rate."""
         return _is_lr(self.setting)
 
-    @property
-    def is_momentum(self) -> bool:
-        """True if it is the setting that torch's cyclic schedulers change beside the learning rate."""
-        return self.setting.rpartition(".")[2] in CYCLED
-
 
 def find_unused(trials: Sequence[TrialRecord], *, certain: bool = False) -> list[UnusedSetting]:
     """Return the settings that a training function replaces.
@@ -78,6 +73,15 @@ def find_unused(trials: Sequence[TrialRecord], *, certain: bool = False) -> list
             same = settings.get((setting, place))
             settings[setting, place] = unused if same is None else _joined(same, unused)
     return list(settings.values())
+
+
+def cure_of_replaced(setting: str) -> str:
+    """Return what to do about a setting that a training replaces, in sentences."""
+    if _is_lr(setting):
+        return 'Multiply the one that it gets: lr = optimizer.defaults["lr"] * factor. Or fix it in --with.'
+    # torch's cyclic schedulers change it beside the learning rate
+    cycled = " (OneCycleLR and CyclicLR: cycle_momentum=False)" if setting.rpartition(".")[2] in CYCLED else ""
+    return f"Leave it to the optimizer{cycled}, or fix it in --with."
 
 
 def refuse_unused_lr(name: str, trials: Sequence[TrialRecord]) -> None:

@@ -1,8 +1,9 @@
 """Optimizer requests: ``make_optimizer``, as a training function gets it, and what is learnt of the optimizers made.
 
 A training function may do anything with its optimizer. So nothing is assumed: the settings of the groups are read at
-the first steps and at reports, and stored. Two trainings whose trials differ in a setting, and which used the same
-values of it, did not use it: see ``results/functions/unused_settings.py``.
+steps and reports, more and more rarely, and stored. Two trainings whose trials differ in a setting, and which used the
+same values of it, did not use it, from the beginning (``results/functions/unused_settings.py``) or from a moment on
+(``late_settings.py`` there).
 """
 
 import re
@@ -24,7 +25,6 @@ from thalweg.optim.settings import keywords
 from thalweg.tasks.files import FILE_MODULE
 from thalweg.tasks.user_code import task_error
 
-OBSERVED_STEPS = 3  # from the first; later the groups are read at reports
 _NAME = re.compile(r"[A-Za-z_]\w*")
 
 
@@ -176,14 +176,27 @@ class OptimizerRequests:
         return [watched.use() for watched in self._watched]
 
 
+def next_observation(step: int) -> int:
+    """Return the step after this one at which the groups are read: the next of 1, 2, 3, 4, 6, 8, 12, 16, 24...
+
+    So a million steps are read 40 times, and the last time after two thirds of a training at the earliest.
+
+    Args:
+        step: A step at which they were read.
+    """
+    return step + max(1, (1 << (step.bit_length() - 1)) >> 1)
+
+
 class _WatchedGroup(dict[str, Any]):
-    """A parameter group that knows which line of the user's code sets a key first."""
+    """A parameter group that knows which lines of the user's code set a key: first, and first since it was read."""
 
     lines: dict[str, str] | None = None  # None while a copy is made
+    recent: dict[str, str]
 
     def __setitem__(self, key: str, value: Any) -> None:
-        if self.lines is not None and key not in self.lines:
-            self.lines[key] = line_of_user()
+        if self.lines is not None and key not in self.recent:
+            self.recent[key] = line_of_user()
+            self.lines.setdefault(key, self.recent[key])
         super().__setitem__(key, value)
 
     def update(self, *args: Any, **kwargs: Any) -> None:
@@ -225,11 +238,12 @@ class _WatchedOptimizer:
         self._trial = {setting: float(rule.settings()[setting]) for setting in self._places}
         self._values: dict[str, dict[str, list[float]]] = {setting: {} for setting in self._places}
         self._lines: dict[str, str] = {}
+        self._recent_lines: dict[str, str] = {}  # emptied whenever the groups are read: to know a line takes time
+        self._last_lines: dict[str, str] = {}
         self._watch_lines()
-        self._steps = 0
-        self._hook: Any = None
+        self._steps, self._next_step = 0, 1
         if isinstance(optimizer, torch.optim.Optimizer):
-            self._hook = optimizer.register_step_pre_hook(self._before_step)
+            optimizer.register_step_pre_hook(self._before_step)
 
     def _watch_lines(self) -> None:
         """Learn which lines of the user's code change the groups."""
@@ -239,22 +253,25 @@ class _WatchedOptimizer:
         if isinstance(self._optimizer, RuleOptimizer) or known:
             groups = [_WatchedGroup(group) for group in self._optimizer.param_groups]
             for group in groups:
-                group.lines = self._lines
+                group.lines, group.recent = self._lines, self._recent_lines
             self._optimizer.param_groups[:] = groups
 
     def scheduled(self, scheduler: torch.optim.lr_scheduler.LRScheduler, steps: int) -> None:
         """Note the scheduler that the training function got."""
         self.scheduler, self._schedule_steps = scheduler, steps
         self._lines.clear()  # this scheduler has set the learning rates
+        self._recent_lines.clear()
 
     def _before_step(self, *_: Any) -> None:
         self._steps += 1
-        self.observe(f"step {self._steps}")
-        if self._steps == OBSERVED_STEPS:
-            self._hook.remove()
+        if self._steps == self._next_step:
+            self._next_step = next_observation(self._steps)
+            self.observe(f"step {self._steps}")
 
     def observe(self, moment: str) -> None:
         """Read the searched settings of each group."""
+        self._last_lines |= self._recent_lines
+        self._recent_lines.clear()
         for setting, (keyword, number) in self._places.items():
             entries: list[Any] = [group.get(keyword) for group in self._optimizer.param_groups]
             if all(entry is not None for entry in entries):
@@ -267,7 +284,10 @@ class _WatchedOptimizer:
             for setting, values in self._values.items()
             if any(value != self._trial[setting] for moment in values.values() for value in moment)
         }
-        lines = {setting: self._lines.get(self._places[setting][0], "") for setting in changed}
+        first, last = (
+            {setting: line for setting in changed if (line := lines.get(self._places[setting][0], ""))}
+            for lines in (self._lines, self._last_lines | self._recent_lines)
+        )
         return OptimizerUse(
             name=self._name,
             line=self.site.line,
@@ -277,5 +297,7 @@ class _WatchedOptimizer:
             lr_scales=self._lr_scales,
             schedule_steps=self._schedule_steps,
             changed=changed,
-            changed_at={setting: line for setting, line in lines.items() if line},
+            changed_at=first,
+            last_changed_at=last,
+            steps=self._steps,
         )

@@ -19,6 +19,8 @@ class OptimizerUse:
         schedule_steps: Length of the schedule that the function requested; None if it requested none.
         changed: Values of each searched setting, by moment and group, if they differ from the trial's.
         changed_at: File and line of the first change, by setting, where it is known.
+        last_changed_at: File and line of the last change that was noticed, by setting.
+        steps: Number of its steps; 0 if they were not counted.
     """
 
     name: str = ""
@@ -30,6 +32,8 @@ class OptimizerUse:
     schedule_steps: int | None = None
     changed: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     changed_at: dict[str, str] = field(default_factory=dict)
+    last_changed_at: dict[str, str] = field(default_factory=dict)
+    steps: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as plain JSON without its defaults, for the store."""
