@@ -84,10 +84,11 @@ def _live_source(tasks: str | None, out: Path) -> "SuiteSource":
 
 
 def print_suite(suite: "Suite") -> None:
-    """Print the table of tasks and contenders, the means over all tasks, and the sentences of the result."""
+    """Print the table of tasks and contenders, the means over all tasks, the sentences and the lines to paste."""
     from thalweg.comparison.presentation.suite_overview import (
         MATRIX_TITLE,
         MEANS_TITLE,
+        code_of,
         matrix_of,
         means_of,
         sentences_of,
@@ -103,3 +104,5 @@ def print_suite(suite: "Suite") -> None:
     console.print()
     for sentence in sentences_of(suite):
         console.print(sentence)
+    if code := code_of(suite):
+        echo(f"\n{code}\n")  # whole lines: they are to be pasted

@@ -1,5 +1,7 @@
 """A suite is described alike in Python, in a notebook and on a terminal, with every name as text."""
 
+import html
+
 import pytest
 import torch
 from torch import nn
@@ -48,7 +50,11 @@ def test_a_suite_is_described_in_text(suite: Suite) -> None:
     in_one_line = " ".join(repr(suite).split())
     for sentence in (suite.text, suite.how_sure, str(suite.failures["broken"]), *suite.cautions):
         assert " ".join(sentence.split()) in in_one_line
-    assert max(map(len, lines)) <= 120
+    described = repr(suite).split("\n# ")[0]
+    assert max(map(len, described.splitlines())) <= 120
+    codes = [f"# {task}\n{comparison.code}" for task, comparison in suite.comparisons.items()]
+    assert len(codes) == 2
+    assert repr(suite).endswith("\n\n".join(codes))
 
 
 def test_a_notebook_shows_tables_with_names_as_text(suite: Suite) -> None:
@@ -58,6 +64,7 @@ def test_a_notebook_shows_tables_with_names_as_text(suite: Suite) -> None:
     assert "&lt;b&gt;round" in page
     assert "the disk is &lt;gone&gt;" in page
     assert f"<b>{suite.headline}</b>" in page
+    assert page.endswith(f"{html.escape(suite.comparisons['high'].code)}</pre>")
     assert page.count("<td") == 2 * (1 + 2 + 1) + 2 * 3  # two tasks, two contenders
 
 

@@ -80,8 +80,14 @@ def sentences_of(suite: FinishedSuite) -> list[str]:
     return [suite.text, suite.how_sure, *failures, *suite.cautions]
 
 
+def code_of(suite: FinishedSuite) -> str:
+    """Return the lines to paste for the recommended contender of each task, under the name of the task."""
+    codes = {task: comparison.code for task, comparison in suite.comparisons.items()}
+    return printable("\n\n".join(f"# {task}\n{code}" for task, code in codes.items() if code), keep="\n")
+
+
 def text_of(suite: FinishedSuite, width: int = 120) -> str:
-    """Return the ``repr`` of a suite: what it compared, the headline, the tables and the sentences.
+    """Return the ``repr`` of a suite: what it compared, the headline, the tables, the sentences and the code.
 
     Args:
         suite: A suite.
@@ -90,7 +96,7 @@ def text_of(suite: FinishedSuite, width: int = 120) -> str:
     parts = [f"{_title(suite)}\n{suite.headline}"]
     parts += [f"{title}\n{table.text(width)}" for title, table in _tables(suite)]
     parts.append("\n".join(textwrap.fill(sentence, width) for sentence in sentences_of(suite)))
-    return printable("\n\n".join(parts), keep="\n")
+    return printable("\n\n".join(filter(None, [*parts, code_of(suite)])), keep="\n")
 
 
 def html_of(suite: FinishedSuite) -> str:
@@ -98,7 +104,8 @@ def html_of(suite: FinishedSuite) -> str:
     tables = "".join(f"<p>{html.escape(title)}</p>{table.html()}" for title, table in _tables(suite))
     paragraphs = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in sentences_of(suite))
     heading = f"<p>{html.escape(_title(suite))}<br><b>{html.escape(suite.headline)}</b></p>"
-    return printable(f"{heading}{tables}{paragraphs}", keep="\n")
+    code = f"<pre>{html.escape(code_of(suite))}</pre>" if code_of(suite) else ""
+    return printable(f"{heading}{tables}{paragraphs}{code}", keep="\n")
 
 
 def _tables(suite: FinishedSuite) -> list[tuple[str, Table]]:

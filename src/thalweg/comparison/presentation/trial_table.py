@@ -1,5 +1,6 @@
 """All trainings of a comparison as a table: for Python, for notebooks, and for pandas if it is installed."""
 
+import math
 from collections.abc import Iterable
 from importlib import import_module
 from typing import Any
@@ -93,7 +94,7 @@ def row_of(trial: TrialRecord, names: Iterable[str] = (), metrics: Iterable[str]
         "validation": finite(result.validation),
         "test": finite(result.test),
         "test_error": finite(result.test_error),
-        **{f"metrics.{name}": finite(result.metrics.get(name)) for name in metrics or result.metrics},
+        **{f"metrics.{name}": finite(result.metrics.get(name, math.nan)) for name in metrics or result.metrics},
         "seconds": finite(result.seconds),
         **{f"settings.{name}": trial.settings.get(name) for name in names or trial.settings},
         "message": result.message,
