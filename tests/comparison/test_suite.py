@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 import thalweg
-from thalweg.comparison import TaskProgress
+from thalweg.comparison import Store, TaskProgress
 from thalweg.comparison.protocol.score_scale import ScoreScale
 from thalweg.comparison.results.terms import worse
-from thalweg.errors import BudgetError, SettingError, TaskError, UnknownNameError
+from thalweg.errors import BudgetError, SettingError, StoreError, TaskError, UnknownNameError
 
 QUICK = {"budget": "4trials", "workers": 1}
 
@@ -55,6 +55,20 @@ def test_a_suite_of_real_tasks_shows_its_comparisons(tmp_path: Path) -> None:
             assert standing.tied == (summary.name in comparison.verdict.tied)
     assert suite.aggregate is not None
     assert set(suite.contenders) == set(suite.aggregate.ratio) == {"sgd", "adam"}
+
+
+def test_the_folder_of_a_suite_is_no_store_and_its_stores_are_named(tmp_path: Path) -> None:
+    remedy = "Run `thalweg compare` first."
+    with pytest.raises(StoreError, match=remedy):
+        Store(tmp_path, write=False)
+    for task in ("b", "a"):
+        path = tmp_path / task / "store.sqlite"
+        thalweg.compare(bowl(task, 1.0), ["sgd"], budget="2trials", workers=1, quiet=True, store=path)
+    with pytest.raises(StoreError, match="got no such file. The folder is that of a suite: name ") as error:
+        Store(tmp_path, write=False)
+    assert f"name {tmp_path / 'a'}, or another of the 2 tasks." in str(error.value)
+    assert remedy not in str(error.value)
+    assert Store(tmp_path / "a", write=False).find() is not None
 
 
 def test_ratios_are_to_the_best_of_the_task_from_the_same_seed(suite: thalweg.Suite) -> None:

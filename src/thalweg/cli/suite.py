@@ -14,7 +14,6 @@ from thalweg.errors import ComparisonInterrupted
 
 if TYPE_CHECKING:
     from thalweg.comparison import Suite, TaskProgress
-    from thalweg.comparison.suite_standing import Standing
     from thalweg.report.live_sources import SuiteSource
 
 
@@ -74,38 +73,25 @@ def _live_source(tasks: str | None, out: Path) -> "SuiteSource":
 
 
 def print_suite(suite: "Suite") -> None:
-    """Print the table of tasks and contenders, the means over all tasks, and the sentences of the result."""
-    from thalweg.comparison.presentation.tables import Column, Table
-    from thalweg.comparison.results.terms import worse, worse_interval
+    """Print the table of tasks and contenders, the means over all tasks, the sentences and the lines to paste."""
+    from thalweg.comparison.presentation.suite_overview import (
+        MATRIX_TITLE,
+        MEANS_TITLE,
+        code_of,
+        matrix_of,
+        means_of,
+        sentences_of,
+    )
 
     console = stdout_console()
-    console.print("Worse than the best contender of the task by (~: not shown to be worse)")
-    columns = [Column("task", list(suite.matrix), "left")]
-    for name in suite.contenders:
-        cells = [_format_standing(standings.get(name)) for standings in suite.matrix.values()]
-        columns.append(Column(name, cells))
-    verdicts = [comparison.verdict.headline for comparison in suite.comparisons.values()]
-    print_table(console, Table([*columns, Column("verdict", verdicts, "left", folds=True)]))
-    if suite.aggregate is not None:
-        ratios = suite.aggregate.ratio
-        console.print("\nInterquartile mean over tasks and seeds")
-        columns = [
-            Column("contender", list(ratios), "left"),
-            Column("worse by", [worse(ratio.mean - 1) for ratio in ratios.values()]),
-            Column("95 % interval", [worse_interval(ratio.low - 1, ratio.high - 1) for ratio in ratios.values()]),
-        ]
-        print_table(console, Table(columns))
+    console.print(MATRIX_TITLE)
+    print_table(console, matrix_of(suite))
+    means = means_of(suite)
+    if means is not None:
+        console.print(f"\n{MEANS_TITLE}")
+        print_table(console, means)
     console.print()
-    failures = [f"{task} failed: {error}" for task, error in suite.failures.items()]
-    for sentence in (suite.text, suite.how_sure, *failures, *suite.cautions):
+    for sentence in sentences_of(suite):
         console.print(sentence)
-
-
-def _format_standing(standing: "Standing | None") -> str:
-    if standing is None:
-        return "–"
-    from thalweg.comparison.suite_standing import NOT_SEPARATED
-
-    mark = "~ " if NOT_SEPARATED in standing.remarks else ""
-    remarks = ", ".join(remark for remark in standing.remarks if remark != NOT_SEPARATED)
-    return f"{mark}{standing.text}{f' ({remarks})' if remarks else ''}"
+    if code := code_of(suite):
+        echo(f"\n{code}\n")  # whole lines: they are to be pasted

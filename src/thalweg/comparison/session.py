@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.execution.worker_pool import WorkerPool
 from thalweg.comparison.executor import StudyExecutor
-from thalweg.comparison.planning.budget import RANKING_SHARE
+from thalweg.comparison.planning.budget import RANKING_LIMIT
 from thalweg.comparison.planning.clock import Clock
 from thalweg.comparison.planning.device_choice import check_resumable
 from thalweg.comparison.planning.plan import ComparisonPlan
@@ -32,7 +32,6 @@ from thalweg.comparison.training.timing import measurement_of_trainings
 from thalweg.comparison.training.workload import Workload
 from thalweg.comparison.trial_runner import TrialRunner
 
-RANKING_LIMIT = RANKING_SHARE + 0.1  # of a time budget: studies that take longer than predicted end here
 KNOWN_SETTINGS = 2  # of each contender, the best of its studies, that the adaptive search begins with
 
 

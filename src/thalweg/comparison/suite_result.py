@@ -9,6 +9,7 @@ from statistics import geometric_mean
 from typing import Any
 
 from thalweg.comparison.finished import Comparison
+from thalweg.comparison.presentation import suite_overview
 from thalweg.comparison.results.aggregate import Aggregate, Runs, aggregate
 from thalweg.comparison.results.terms import worse
 from thalweg.comparison.results.verdict import listed
@@ -62,6 +63,9 @@ class Suite:
         self.failures = dict(failures)
         self.pending = list(pending)
         self.parts = Parts()
+
+    __repr__ = suite_overview.text_of
+    _repr_html_ = suite_overview.html_of
 
     @property
     def is_finished(self) -> bool:

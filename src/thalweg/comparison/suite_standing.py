@@ -51,6 +51,13 @@ class Standing:
     remarks: list[str] = field(default_factory=list)
 
     @property
+    def cell(self) -> str:
+        """The text of the cell with its remarks, and a tilde if it is not shown to be worse than the best."""
+        mark = "~ " if NOT_SEPARATED in self.remarks else ""
+        remarks = ", ".join(remark for remark in self.remarks if remark != NOT_SEPARATED)
+        return f"{mark}{self.text}{f' ({remarks})' if remarks else ''}"
+
+    @property
     def has_value(self) -> bool:
         """True if a seed of it has a value; else its difference from the best is a bound."""
         return self.lost + self.failed < self.seeds

@@ -25,6 +25,17 @@ def test_a_ranking_takes_its_share_of_a_time(seconds: float, rung: int) -> None:
     assert design == RANKED[rung]
 
 
+@pytest.mark.parametrize(("before", "rung"), [(10.0, 1), (10.1, 0), (60.0, 0), (60.1, None)])
+def test_studies_that_would_not_end_in_their_part_of_a_time_are_not_begun(before: float, rung: int | None) -> None:
+    costs = {RANKED[0]: 10.0, RANKED[1]: 60.0}
+    design = ranked_design(
+        Budget(seconds=100.0), 2, predict=lambda design: costs.get(design, 1e9), before=lambda design: before
+    )
+    assert design == (None if rung is None else RANKED[rung])
+    of_steps = ranked_design(Budget(steps=10), 2, predict=lambda design: costs.get(design, 1e9), before=lambda _: 1e9)
+    assert of_steps == RANKED[0]  # whose budget is no time
+
+
 def test_steps_are_planned_to_the_last() -> None:
     for allowed, design in ((9, None), (10, RANKED[0]), (11, RANKED[0])):
         predicted = ranked_design(Budget(steps=allowed), 2, predict=lambda rung: 10 if rung == RANKED[0] else 1e9)

@@ -15,6 +15,8 @@ from thalweg.comparison.planning import pilot as pilots
 from thalweg.comparison.planning import planner as planners
 from thalweg.comparison.planning.budget import (
     RANKED,
+    RANKING_LIMIT,
+    RANKING_SHARE,
     Budget,
     cost_of_ranking,
     parse,
@@ -22,6 +24,7 @@ from thalweg.comparison.planning.budget import (
     seconds_of_studies,
 )
 from thalweg.comparison.planning.clock import Clock
+from thalweg.comparison.planning.lr_range_search import seconds_of_range_search
 from thalweg.comparison.planning.pilot import run_pilot
 from thalweg.comparison.planning.plan import ComparisonPlan, Cost
 from thalweg.comparison.planning.planner import Request, complete_plan, make_plan, pilot_time
@@ -275,6 +278,31 @@ def test_a_long_time_ranks_and_a_short_one_does_not(workload: MeasuredTask) -> N
     assert plan_of(workload, ("sgd", "adam"), "16trials").design == SettingDesign.for_trainings(32, 2)
     assert plan_of(workload, ("sgd", "adam"), "600steps").design == SettingDesign.for_trainings(20, 2)  # 60 each
     assert plan_of(workload, ("sgd", "adam"), "600passes").design == SettingDesign.for_trainings(20, 2)
+
+
+def test_what_comes_before_a_ranking_counts_for_its_part_of_a_time(
+    workload: MeasuredTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Measurements and the check of ranges are no studies, yet a ranking after them must end in its time."""
+    contenders = [CONTENDERS[name].keeping_the_optimum() for name in ("sgd", "adam")]
+    studies_s = 2 * seconds_of_studies(MODE, RANKED[0], 1)  # they share no population
+    monkeypatch.setattr(planners, "extend_lr_ranges", lambda *arguments, maximize: {})
+
+    def ranks(budget_s: float, elapsed_s: float) -> bool:
+        clock = Clock(budget_s, earlier_s=elapsed_s, read=lambda: 0.0)
+        plan = make_plan(workload, contenders, Request(Budget(seconds=budget_s), num_workers=1), clock=clock)
+        return plan.ranking is not None
+
+    schedules = planners.schedules_of(workload, contenders, "linear", None)
+    ranges_s = seconds_of_range_search(contenders, schedules, dict.fromkeys(schedules, MODE))
+    assert ranges_s == 2 * 2 * MODE.seconds(16)  # twice, for two contenders
+    budget_s = (studies_s + ranges_s) / RANKING_LIMIT * 1.01
+    assert studies_s <= RANKING_SHARE * budget_s
+    assert ranks(budget_s, 0.0)
+    assert not ranks(budget_s, 0.02 * budget_s)
+    assert not ranks(budget_s / 1.02, 0.0)
+    monkeypatch.setattr(planners, "MIN_TRAININGS_FOR_RANGES", 10**9)
+    assert ranks(budget_s, 0.02 * budget_s)
 
 
 def plan_of(workload: MeasuredTask, names: tuple[str, ...], budget: str, **options: Any) -> ComparisonPlan:

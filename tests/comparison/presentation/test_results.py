@@ -66,6 +66,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         data=(inputs, inputs.sum(1, True) + 0.1 * inputs[:, :1].square()),
         passes=4,
         name="<b>plane",
+        metrics={"mae": lambda model, batch: (model(batch[0]) - batch[1]).abs().mean()},
     )
     log = tmp_path_factory.mktemp("logs") / "new" / "log.csv"
 
@@ -108,6 +109,7 @@ def test_the_csv_file_has_a_line_for_each_training(run: Run) -> None:
     losses = [str(trial.result.test) if math.isfinite(trial.result.test) else "" for trial in trials]
     assert [row["test"] for row in rows] == losses
     assert rows[0]["settings"] == " ".join(f"{name}={value}" for name, value in trials[0].settings.items())
+    assert [row["metrics"] for row in rows] == [f"mae={trial.result.metrics['mae']}" for trial in trials]
 
 
 def test_a_callback_must_be_a_function_and_a_log_must_be_writable(tmp_path: Path) -> None:
@@ -133,6 +135,12 @@ def test_tensorboard_gets_losses_settings_curves_and_the_verdict(run: Run) -> No
         for number, trial in enumerate(trials)
         if trial.stage == "search" and math.isfinite(trial.result.test)
     ]
+    assert [call[1] for call in calls if call[0] == "sgd/search/mae"] == [
+        trial.result.metrics["mae"]
+        for trial in trials
+        if trial.stage == "search" and math.isfinite(trial.result.metrics["mae"])
+    ]
+    assert any(call[0] == "sgd/search/mae" for call in calls)
     rates = [trial.settings["lr"] for trial in trials if "lr" in trial.settings]
     assert [call[1] for call in calls if call[0] == "sgd/settings/lr"] == rates
     last = next(trial for trial in reversed(trials) if len(trial.result.evaluations) > 1)
@@ -162,6 +170,7 @@ def test_trainings_are_a_table_with_the_same_keys_in_each_row(run: Run, monkeypa
     first = trials[0]
     assert rows[0]["settings.lr"] == first.settings["lr"]
     assert rows[0]["test"] == first.result.test
+    assert rows[0]["metrics.mae"] == first.result.metrics["mae"] > 0
     assert all(row["settings.lr"] is None for row in rows if row["stage"] == "start")
     text = repr(trials)
     assert text.endswith(f"… and {len(trials) - 20} more; to_rows() has all")

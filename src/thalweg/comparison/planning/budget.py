@@ -18,6 +18,7 @@ from thalweg.comparison.training.timing import ExecutionMode
 from thalweg.errors import BudgetError, shown
 
 RANKING_SHARE = 0.6  # of a time: a ranking may take so much by prediction; the rest searches for the setting to use
+RANKING_LIMIT = RANKING_SHARE + 0.1  # of a time, with all that comes before: studies that take longer end here
 MOST_SECONDS = 366 * 24 * 3600.0  # a year
 MOST_TRIALS = 1_000_000  # of a contender; more would not end, and take long to count
 PROPOSAL_S = 0.4  # a model takes this long for a setting it proposes to a study
@@ -130,22 +131,35 @@ def parse(text: str | None) -> Budget:
     )
 
 
-def ranked_design(budget: Budget, num_contenders: int, *, predict: Callable[[Design], float]) -> Design | None:
+def ranked_design(
+    budget: Budget,
+    num_contenders: int,
+    *,
+    predict: Callable[[Design], float],
+    before: Callable[[Design], float] = lambda design: 0.0,
+) -> Design | None:
     """Return the design of the ranking that a budget pays for; None if it pays for none.
 
-    A contender alone is not ranked.
+    A contender alone is not ranked. Studies that a budget in seconds would end before their end are not begun.
 
     Args:
         budget: The budget.
         num_contenders: Number of contenders.
         predict: Returns the cost of a design: the seconds of its studies, or the steps or passes of one contender.
+        before: Returns the seconds that are gone when the first study of a design begins, if the budget is a time.
     """
     if num_contenders == 1:
         return None
     if budget.trials is not None:
         return None if budget.studies is None else _design_of_trials(budget.trials, budget.studies)
-    allowed = budget.seconds * RANKING_SHARE if budget.seconds is not None else budget.steps or budget.passes or 0
-    affordable = [design for design in RANKED if predict(design) <= allowed]
+
+    def is_affordable(design: Design) -> bool:
+        cost = predict(design)
+        if budget.seconds is None:
+            return cost <= (budget.steps or budget.passes or 0)
+        return cost <= RANKING_SHARE * budget.seconds and before(design) + cost <= RANKING_LIMIT * budget.seconds
+
+    affordable = [design for design in RANKED if is_affordable(design)]
     return affordable[-1] if affordable else None
 
 

@@ -13,6 +13,7 @@ from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.schedule import TrainingSchedule
 from thalweg.comparison.training.result import TrainingResult
 from thalweg.comparison.training.runs import Trial
+from thalweg.comparison.training.timing import ExecutionMode
 from thalweg.comparison.training.workload import Workload
 from thalweg.rules import Range
 
@@ -62,6 +63,26 @@ def extend_lr_ranges(
         return [results[k] for k in range(len(contenders))]
 
     return extended_ranges(contenders, workload.selected_on, seed, train, maximize=maximize)
+
+
+def seconds_of_range_search(
+    contenders: Sequence[Contender],
+    schedules: Mapping[str, TrainingSchedule],
+    execution_modes: Mapping[str, ExecutionMode],
+) -> float:
+    """Return the predicted seconds of ``extend_lr_ranges`` if it extends every range as often as it may.
+
+    Args:
+        contenders: All contenders.
+        schedules: Schedule of each contender.
+        execution_modes: Measured times, by contender.
+    """
+    rates: dict[Hashable, tuple[ExecutionMode, int]] = {}
+    for contender in contenders:
+        key = (contender.population_key, schedules[contender.name])
+        mode, count = rates.get(key, (execution_modes[contender.name], 0))
+        rates[key] = mode, count + NUM_RATES
+    return MAX_EXTENSIONS * sum(mode.seconds(count) for mode, count in rates.values())
 
 
 def extended_ranges(

@@ -17,7 +17,7 @@ from thalweg.comparison.contenders.schedule import TrainingSchedule
 from thalweg.comparison.planning.budget import Budget, cost_of_ranking, ranked_design
 from thalweg.comparison.planning.clock import Clock
 from thalweg.comparison.planning.device_choice import DeviceChoice, usable_devices
-from thalweg.comparison.planning.lr_range_search import extend_lr_ranges
+from thalweg.comparison.planning.lr_range_search import extend_lr_ranges, seconds_of_range_search
 from thalweg.comparison.planning.num_workers import choose_num_workers
 from thalweg.comparison.planning.pilot import SHARE, fit_population, run_pilot, scale_of
 from thalweg.comparison.planning.plan import ComparisonPlan
@@ -236,7 +236,11 @@ def _complete(
         flagged = replace(design, pruned=request.prune, refined=request.refine)
         return cost_of_ranking(flagged, budget, contenders, plan.schedules, modes, workload.passes)
 
-    studies = ranked_design(budget, len(contenders), predict=predict)
+    def before(design: Design) -> float:
+        checks_ranges = _checks_ranges(workload, design)
+        return clock.elapsed_s + (seconds_of_range_search(contenders, plan.schedules, modes) if checks_ranges else 0.0)
+
+    studies = ranked_design(budget, len(contenders), predict=predict, before=before)
     if studies is not None:
         studies = replace(studies, pruned=request.prune, refined=request.refine)
         plan = _with_ranges(replace(plan, ranking=studies), workload, contenders, report)
@@ -270,12 +274,17 @@ def _trainings(
     return budget.in_trainings(len(modes), steps=steps, passes=workload.passes)
 
 
+def _checks_ranges(workload: Workload, studies: Design) -> bool:
+    """Return True if the ranges of learning rates are checked before these studies."""
+    return workload.uses_range_search and studies.most_trainings >= MIN_TRAININGS_FOR_RANGES
+
+
 def _with_ranges(
     plan: ComparisonPlan, workload: Workload, contenders: Sequence[Contender], report: Callable[[str], None]
 ) -> ComparisonPlan:
     """Return the plan of a ranking with learning rate ranges that are extended where the best value lies at an end."""
     assert plan.studies is not None
-    if not workload.uses_range_search or plan.studies.most_trainings < MIN_TRAININGS_FOR_RANGES:
+    if not _checks_ranges(workload, plan.studies):
         return plan
     report("ranges")
     members = {name: mode.members for name, mode in plan.execution_modes.items()}

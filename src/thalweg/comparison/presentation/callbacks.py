@@ -6,6 +6,7 @@ no result.
 """
 
 import csv
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -96,9 +97,10 @@ class CsvLog:
             raise StoreError(f"{path}: the log must be writable, got {error}. Choose another place.") from error
 
     def __call__(self, trial: TrialRecord) -> None:
-        """Append a training. Its settings share a column, because each contender has others."""
-        row = {key: value for key, value in row_of(trial).items() if not key.startswith("settings.")}
-        row["settings"] = " ".join(f"{name}={value}" for name, value in trial.settings.items())
+        """Append a training. Its settings share a column, because each contender has others, and so do its metrics."""
+        row = {key: value for key, value in row_of(trial).items() if not key.startswith(("settings.", "metrics."))}
+        for key, values in (("settings", trial.settings), ("metrics", trial.result.metrics)):
+            row[key] = " ".join(f"{name}={value}" for name, value in values.items())
         with self.path.open("a", newline="") as file:
             writer = csv.DictWriter(file, list(row))
             if not self._keys:
@@ -131,12 +133,15 @@ class TensorBoardLog:
         self._counts: dict[str, int] = {}
 
     def __call__(self, trial: TrialRecord) -> None:
-        """Write the final losses under the number of the training, and the curve of a training that has one."""
+        """Write the final numbers under the number of the training, and the curve of a training that has one."""
         number = self._counts[trial.contender] = self._counts.get(trial.contender, -1) + 1
         row = row_of(trial)
         for split in ("train", "validation", "test"):
             if row[split] is not None:
                 self.writer.add_scalar(f"{trial.contender}/{trial.stage}/{split}", row[split], number)
+        for name, value in trial.result.metrics.items():
+            if math.isfinite(value):
+                self.writer.add_scalar(f"{trial.contender}/{trial.stage}/{name}", value, number)
         for name, value in trial.settings.items():
             if isinstance(value, int | float):
                 self.writer.add_scalar(f"{trial.contender}/settings/{name}", value, number)

@@ -1,5 +1,6 @@
 """All trainings of a comparison as a table: for Python, for notebooks, and for pandas if it is installed."""
 
+import math
 from collections.abc import Iterable
 from importlib import import_module
 from typing import Any
@@ -31,10 +32,12 @@ class TrialTable(list[TrialRecord]):
     def to_rows(self) -> list[dict[str, Any]]:
         """Return a flat dict for each training, all with the same keys. Numbers that are not finite become None.
 
-        The keys are those of a record and of its result; each setting has a key such as ``settings.lr``.
+        The keys are those of a record and of its result; each setting has a key such as ``settings.lr``, each further
+        number that was recorded one such as ``metrics.f1``.
         """
         names = dict.fromkeys(name for trial in self for name in trial.settings)
-        return [row_of(trial, names) for trial in self]
+        metrics = dict.fromkeys(name for trial in self for name in trial.result.metrics)
+        return [row_of(trial, names, metrics) for trial in self]
 
     def to_pandas(self) -> Any:
         """Return the rows as a pandas DataFrame.
@@ -71,12 +74,13 @@ class TrialTable(list[TrialRecord]):
         return f"\n… and {hidden:,} more; to_rows() has all" if hidden > 0 else ""
 
 
-def row_of(trial: TrialRecord, names: Iterable[str] = ()) -> dict[str, Any]:
+def row_of(trial: TrialRecord, names: Iterable[str] = (), metrics: Iterable[str] = ()) -> dict[str, Any]:
     """Return a training as a flat dict.
 
     Args:
         trial: The training.
         names: The settings that have a key. Defaults to those of the training.
+        metrics: The further numbers that have a key. Defaults to those of the training.
     """
     result = trial.result
     return {
@@ -90,6 +94,7 @@ def row_of(trial: TrialRecord, names: Iterable[str] = ()) -> dict[str, Any]:
         "validation": finite(result.validation),
         "test": finite(result.test),
         "test_error": finite(result.test_error),
+        **{f"metrics.{name}": finite(result.metrics.get(name, math.nan)) for name in metrics or result.metrics},
         "seconds": finite(result.seconds),
         **{f"settings.{name}": trial.settings.get(name) for name in names or trial.settings},
         "message": result.message,

@@ -81,11 +81,22 @@ def _check_file(path: Path, label: str, *, write: bool) -> None:
             raise
         raise StoreError(f"{label}: its folder must be writable, got {error}. Choose another.") from error
     if not write and not exists:
-        raise StoreError(f"{label}: the store must exist, got no such file. Run `thalweg compare` first.")
+        raise StoreError(f"{label}: the store must exist, got no such file. {_remedy_in(path.parent)}")
     if size > MAX_FILE_BYTES:
         raise StoreError(
             f"{label}: a store must have at most {MAX_FILE_BYTES:,} bytes, got {size:,}. Choose another file."
         )
+
+
+def _remedy_in(folder: Path) -> str:
+    """Return what to do in a folder without a store: that of a suite has one in a folder for each task."""
+    below = sorted(str(path.parent) for path in folder.glob("*/store.sqlite"))
+    if not below:
+        return "Run `thalweg compare` first."
+    choice = f", or another of the {len(below)} tasks" if len(below) > 1 else ""
+    return (
+        f"The folder is that of a suite: name {below[0]}{choice}. The command that ran the suite writes its page again."
+    )
 
 
 class _Clock:
