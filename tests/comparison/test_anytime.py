@@ -216,11 +216,11 @@ def stages_of(comparison: thalweg.Comparison) -> Counter[str]:
 @pytest.mark.parametrize("cold_s", [0.9, 1.8])
 def test_a_cold_first_training_does_not_end_the_search(time: FakeTime, workers: int, cold_s: float) -> None:
     start_s = time.now
-    cold = training(time, lambda number: cold_s if number <= workers else 0.01)
+    cold = training(time, lambda number: cold_s if number <= workers else 0.02)
     comparison = thalweg.compare(cold, ["sgd", "adam"], budget="4s", workers=workers)
     assert 0.85 * 4 <= time.now - start_s <= 1.05 * 4
     trainings, stages = len(trials_of(comparison)), stages_of(comparison)
-    assert trainings >= 100 * workers
+    assert trainings >= 60 * workers
     assert stages["search"] >= 0.4 * trainings
     assert stages["final"] > 0
     assert stages["race"] > 0
@@ -452,7 +452,7 @@ def test_a_study_of_every_contender_comes_before_the_next_study_of_any() -> None
         report(minimized(make_optimizer))
 
     seen: list[TrialRecord] = []
-    thalweg.compare(train, ["sgd", "adam"], budget="8x8trials", workers=1, quiet=True, callbacks=[seen.append])
+    thalweg.compare(train, ["sgd", "adam"], budget="3x4trials", workers=1, quiet=True, callbacks=[seen.append])
     searched = [(trial.study, trial.contender) for trial in seen if trial.stage == "search" and trial.trial >= 0]
     order = list(dict.fromkeys(searched))
-    assert order == [(study, name) for study in range(8) for name in ("sgd", "adam")]
+    assert order == [(study, name) for study in range(3) for name in ("sgd", "adam")]
