@@ -97,7 +97,7 @@ def test_the_sidebar_lists_every_page_by_its_title_and_no_heading(
     assert [link for link in links if link.fragment] == []
     listed = [(page.parent / link.path).resolve() if link.path else page for link in links]
     assert len(listed) == len(set(listed))
-    unlisted = {path for path in folder.rglob("*.html")} - set(listed)
+    unlisted = set(folder.rglob("*.html")) - set(listed)
     assert {path.stem for path in unlisted} == {"index", "search", "genindex", "py-modindex"}
     assert (folder / "docs" / "index.html") in unlisted  # the page that has the lists
 
