@@ -216,11 +216,11 @@ def stages_of(comparison: thalweg.Comparison) -> Counter[str]:
 @pytest.mark.parametrize("cold_s", [0.9, 1.8])
 def test_a_cold_first_training_does_not_end_the_search(time: FakeTime, workers: int, cold_s: float) -> None:
     start_s = time.now
-    cold = training(time, lambda number: cold_s if number <= workers else 0.02)
+    cold = training(time, lambda number: cold_s if number <= workers else 0.01)
     comparison = thalweg.compare(cold, ["sgd", "adam"], budget="4s", workers=workers)
     assert 0.85 * 4 <= time.now - start_s <= 1.05 * 4
     trainings, stages = len(trials_of(comparison)), stages_of(comparison)
-    assert trainings >= 60 * workers
+    assert trainings >= 100 * workers
     assert stages["search"] >= 0.4 * trainings
     assert stages["final"] > 0
     assert stages["race"] > 0
