@@ -13,6 +13,7 @@ from typing import Any
 
 from docutils import nodes
 from docutils.utils.math import latex2mathml
+from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.writers.html5 import HTML5Translator
 
@@ -138,6 +139,36 @@ def add_translation_notice(app: Sphinx, docname: str, source: list[str]) -> None
         source[0] = translations.with_notice(page, source[0])
 
 
+def titles_and_subtrees(contents: nodes.bullet_list) -> nodes.bullet_list:
+    """Return the table of contents of a page without the headings below its title; the pages that it lists stay."""
+    short = contents.deepcopy()
+    for entry in short.children:
+        if len(entry) > 1:
+            entry[1][:] = list(entry.findall(addnodes.toctree))
+    return short
+
+
+def shorten_sidebar(
+    app: Sphinx, docname: str, template: str, context: dict[str, Any], doctree: nodes.Node | None
+) -> None:
+    """Resolve the sidebar from titles alone.
+
+    Sphinx copies every heading of every page for each page and then keeps the titles: more than half of the build.
+    """
+    if not hasattr(app, "titles"):
+        app.titles = {name: titles_and_subtrees(contents) for name, contents in app.env.tocs.items()}
+    resolve, contents = context["toctree"], app.env.tocs
+
+    def from_titles(**options: Any) -> str:
+        app.env.tocs = app.titles
+        try:
+            return resolve(**options)
+        finally:
+            app.env.tocs = contents
+
+    context["toctree"] = from_titles
+
+
 def set_language(app: Sphinx, docname: str, template: str, context: dict[str, Any], doctree: nodes.Node | None) -> None:
     """Set the language of a Chinese page, by which browsers choose fonts and screen readers a voice, and its frame."""
     if docname.startswith("docs/zh/"):
@@ -158,6 +189,7 @@ def setup(app: Sphinx) -> None:
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math_block, None))
     app.connect("doctree-read", set_dashes)
     app.connect("source-read", add_translation_notice)
+    app.connect("html-page-context", shorten_sidebar, priority=100)  # before the theme makes the sidebar
     app.connect("html-page-context", set_language, priority=900)  # after the theme has made the sidebar
     app.connect("build-finished", copy_pictures)
     app.connect("autodoc-process-docstring", add_formula)

@@ -168,7 +168,7 @@ def test_the_kit_found_what_is_known_of_ours_and_of_other_libraries() -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.stem)
 def test_the_command_at_the_top_of_an_example_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (command,) = re.findall(r"^thalweg .*$", path.read_text(), flags=re.MULTILINE)
-    arguments = re.sub(r"--budget \S+", "--budget 4trials", command).split()[1:]
+    arguments = re.sub(r"--budget \S+", "--budget 2trials", command).split()[1:]
     monkeypatch.chdir(ROOT)
     done = CliRunner().invoke(cli, [*arguments, "--out", str(tmp_path)], catch_exceptions=False)
     assert done.exit_code == 0, done.stderr

@@ -452,7 +452,7 @@ def test_a_study_of_every_contender_comes_before_the_next_study_of_any() -> None
         report(minimized(make_optimizer))
 
     seen: list[TrialRecord] = []
-    thalweg.compare(train, ["sgd", "adam"], budget="8x8trials", workers=1, quiet=True, callbacks=[seen.append])
+    thalweg.compare(train, ["sgd", "adam"], budget="3x4trials", workers=1, quiet=True, callbacks=[seen.append])
     searched = [(trial.study, trial.contender) for trial in seen if trial.stage == "search" and trial.trial >= 0]
     order = list(dict.fromkeys(searched))
-    assert order == [(study, name) for study in range(8) for name in ("sgd", "adam")]
+    assert order == [(study, name) for study in range(3) for name in ("sgd", "adam")]

@@ -34,14 +34,14 @@ def site(tmp_path: Path) -> Path:
 
 
 def test_the_links_that_are_seen(site: Path) -> None:
-    assert links_of(site / "a.html") == [
+    assert links_of(site / "a.html") == (
         Link("sidebar", "b.html", "B"),
         Link("sidebar", "#", "A"),
         Link("sidebar", "open.html", "Open"),
         Link("text", "list.html", "All pages"),
         Link("text", "https://example.org/x.html", "away"),
-    ]
-    assert links_of(site / "deep.html") == [Link("headings", "#first", "First")]
+    )
+    assert links_of(site / "deep.html") == (Link("headings", "#first", "First"),)
 
 
 def test_clicks_are_counted_to_pages_and_to_headings(site: Path) -> None:

@@ -14,6 +14,7 @@ from sqlalchemy.exc import OperationalError
 import thalweg
 from cases.comparison_records import PLAN, WORKLOAD
 from thalweg.comparison.results.records import TrialRecord
+from thalweg.comparison.results.storage import opening
 from thalweg.comparison.results.storage.opening import writing
 from thalweg.comparison.results.storage.tables import RESULTS
 from thalweg.comparison.results.store import VERSION, Store
@@ -75,14 +76,16 @@ def test_results_are_stored_all_or_none(tmp_path: Path) -> None:
     assert [trial.trial for trial in store.trials(comparison)] == [0]
 
 
-def test_a_transaction_that_writes_waits_for_others_from_its_start_and_readers_do_not(tmp_path: Path) -> None:
+def test_a_transaction_that_writes_waits_for_others_from_its_start_and_readers_do_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "store.sqlite"
-    first, second = Store(path), None
+    first = Store(path)
     comparison = filled(first)
     first.add(comparison, [record(0)])
-    with every_connection("PRAGMA busy_timeout = 0"):
-        second = Store(path)
-        assert second.trials(comparison)
+    monkeypatch.setattr(opening, "_LOCK_WAIT_MS", 0)  # the second one says at once that it would wait
+    second = Store(path)
+    assert second.trials(comparison)
     with writing(first._engine) as connection:
         assert connection.execute(sql.select(RESULTS)).all()
         assert second.trials(comparison)

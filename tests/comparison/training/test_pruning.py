@@ -1,6 +1,7 @@
 """Pruning: within a study, at shares of the schedule, and what it saves is spent again."""
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -118,14 +119,14 @@ def steps_taken(comparison: thalweg.Comparison) -> dict[str, int]:
 
 
 def test_a_pruned_comparison_costs_no_more_and_tries_more(tmp_path: Path) -> None:
-    names, budget = ["sgd", "adam"], "2x16trials"
+    names, budget = ["sgd", "adam"], "2x8trials"
     plain = compare(SHORT, names, budget=budget)
     pruned = compare(SHORT, names, budget=budget, prune=True, store=tmp_path)
     for summary in pruned.contenders:
         searched = summary.trials["search"]
         assert (
             len(searched)
-            == 2 * pruning.num_draws_with_pruning(16, pruned.plan.schedules[summary.name])
+            == 2 * pruning.num_draws_with_pruning(8, pruned.plan.schedules[summary.name])
             == 2 * pruned.plan.draws[summary.name]
         )
         statuses = [trial.result.status for trial in searched]
@@ -138,7 +139,7 @@ def test_a_pruned_comparison_costs_no_more_and_tries_more(tmp_path: Path) -> Non
     assert pruned.verdict == compare(SHORT, names, budget=budget, prune=True, store=tmp_path).verdict
     page = pruned.report(tmp_path / "report.html").read_text()
     assert "Settings that were not among the best third of their study" in page
-    assert "0 of 60 settings diverged" not in page
+    assert not re.search(r"\b0 of \d+ settings diverged", page)
 
 
 def test_pruned_and_refined_each_half_is_judged_within_the_quota() -> None:
@@ -158,7 +159,7 @@ def test_one_by_one_each_is_judged_by_those_before_and_resuming_changes_nothing(
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(100, 4, generator=generator)
     data = (inputs, inputs.sum(1, keepdim=True))
-    task = thalweg.Task(model=model, loss=thalweg.supervised(nn.functional.mse_loss), data=data, passes=9)
+    task = thalweg.Task(model=model, loss=thalweg.supervised(nn.functional.mse_loss), data=data, passes=3)
     names = ["adam", "sgd"]
 
     def stop_soon(progress: Any) -> None:
@@ -166,10 +167,10 @@ def test_one_by_one_each_is_judged_by_those_before_and_resuming_changes_nothing(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        compare(task, names, budget="2x8trials", prune=True, store=tmp_path, watch=stop_soon)
-    resumed = compare(task, names, budget="2x8trials", prune=True, store=tmp_path)
+        compare(task, names, budget="2x4trials", prune=True, store=tmp_path, watch=stop_soon)
+    resumed = compare(task, names, budget="2x4trials", prune=True, store=tmp_path)
     assert resumed.plan.execution_modes["adam"].members == 1
-    whole = compare(task, names, budget="2x8trials", prune=True)
+    whole = compare(task, names, budget="2x4trials", prune=True)
     statuses = [
         [
             trial.result.status
