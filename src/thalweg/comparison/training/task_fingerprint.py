@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from thalweg.tasks import Batch, Task, TrainingFunction, seeded
-from thalweg.tasks.imported_modules import imported_texts
+from thalweg.tasks.reproducibility.imported_modules import imported_texts
 from thalweg.tasks.user_code import raise_task_errors
 
 NUM_EXAMPLES = 64  # of each split that the model is tried on

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from thalweg.comparison.training.task_fingerprint import fingerprint_of_function
 from thalweg.tasks import load
-from thalweg.tasks.imported_modules import imported_texts
+from thalweg.tasks.reproducibility.imported_modules import imported_texts
 from thalweg.tasks.training_function import TrainingFunction
 
 TRAIN = """
