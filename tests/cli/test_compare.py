@@ -48,11 +48,26 @@ def test_compare_ends_in_a_table_a_verdict_and_a_line_to_paste(tmp_path: Path) -
     assert f"Report: {out}/report.html" in result.output
     repeated = invoke("compare", "quadratic", "--with", "gd,adam", "--budget", "4trials", "--out", out)
     assert "nothing was run" in repeated.stderr
+    assert "data that the function reads" not in repeated.stderr
     assert repeated.stdout == result.stdout
     again = invoke("report", out)
     assert "Report:" in again.output
     as_json = json.loads(invoke("report", out, "--json", "--to", str(tmp_path / "copy.html")).output)
     assert as_json["report"] == str(tmp_path / "copy.html")
+
+
+def test_another_request_in_the_same_folder_says_that_nothing_is_reused(tmp_path: Path) -> None:
+    source = "import torch\n\ndef train(make_optimizer, report):\n    weight = torch.nn.Parameter(torch.ones(1))\n"
+    source += "    optimizer = make_optimizer([weight])\n    weight.square().sum().backward()\n    optimizer.step()\n"
+    (tmp_path / "mine.py").write_text(source + "    report(weight.square().sum())\n")
+    arguments = ("compare", f"{tmp_path / 'mine.py'}:train", "--with", "sgd", "--workers", "1", "--out", str(tmp_path))
+    assert "no earlier training is used" not in invoke(*arguments, "--budget", "2trials").stderr
+    second = invoke(*arguments, "--budget", "3trials").stderr
+    assert "store.sqlite holds another comparison, which differs in budget, seed, contenders, options or code" in second
+    assert "holds 2 other comparisons, which differ" in invoke(*arguments, "--budget", "4trials").stderr
+    finished = invoke(*arguments, "--budget", "3trials").stderr
+    assert "no earlier training is used" not in finished
+    assert "If data that the function reads have changed, pass another --out." in finished
 
 
 def test_a_narrow_terminal_shows_all_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

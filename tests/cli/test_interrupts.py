@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from thalweg.cli.main import main
+from thalweg.comparison import Comparison
 
 # A training function that sends a signal to the command in its seventh call, wherever it runs.
 SOURCE = """
@@ -84,3 +85,36 @@ def test_a_signal_before_the_first_training_has_ended_has_no_answer(
     shown = capsys.readouterr()
     assert (end.value.code, shown.out) == (130, "")
     assert "Rerun the same command to resume" in shown.err
+
+
+@pytest.mark.usefixtures("int_handler")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_signal_while_the_page_is_written_loses_no_answer(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    code: int,
+    as_json: bool,
+) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def interrupted(self: Comparison, path: Path) -> Path:
+        os.kill(os.getpid(), number)
+        raise AssertionError("the signal must interrupt")
+
+    monkeypatch.setattr(Comparison, "report", interrupted)
+    arguments = ["compare", "quadratic", "--with", "gd,adam", "--budget", "4trials", "--workers", "1"]
+    arguments += ["--out", str(tmp_path / "out"), *(["--json"] if as_json else [])]
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    shown = capsys.readouterr()
+    assert end.value.code == code
+    if as_json:
+        result = json.loads(shown.out)
+        assert result["report"] is None
+        assert result["verdict"]["headline"]
+    else:
+        assert "optimizer = thalweg.optim." in shown.out
+        assert "Report:" not in shown.out

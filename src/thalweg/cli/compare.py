@@ -10,7 +10,7 @@ import click
 
 from thalweg.cli.interrupts import sigterm_interrupts
 from thalweg.cli.live import live_report
-from thalweg.cli.output import echo, end_with, example, json_option, print_json, print_table, stdout_console
+from thalweg.cli.output import echo, end_with, example, json_option, print_table, show_result, stdout_console
 from thalweg.cli.suite import compare_suite
 from thalweg.errors import ComparisonInterrupted, printable
 
@@ -145,6 +145,7 @@ Words:
 )
 @json_option
 @click.pass_context
+@sigterm_interrupts()
 def compare(
     context: click.Context,
     task: str | None,
@@ -223,14 +224,15 @@ def compare(
 
 
 def _show(result: "Comparison", path: Path, *, as_json: bool) -> None:
-    """Write the report, and print the results."""
-    page = result.parts.make("the report", lambda: result.report(path), None)
-    if as_json:
-        print_json(result.to_json() | {"report": page and str(page)})
-    else:
-        print_comparison(result)
-        if page:
-            echo(f"Report: {page}")
+    """Print the results, and write the report."""
+    show_result(
+        result.parts,
+        "report",
+        lambda: result.report(path),
+        lambda: print_comparison(result),
+        result.to_json,
+        as_json=as_json,
+    )
 
 
 def _parse_fixed(text: str) -> tuple[str, str]:
@@ -250,11 +252,7 @@ def _run(
 
     was_run = False
     # Redirect task output to stderr; stdout carries results.
-    with (
-        contextlib.ExitStack() as stack,
-        contextlib.redirect_stdout(sys.stderr),
-        sigterm_interrupts(),
-    ):
+    with contextlib.ExitStack() as stack, contextlib.redirect_stdout(sys.stderr):
         page = stack.enter_context(live_report(store)) if live else None
         show = stack.enter_context(progress_display())
 
@@ -267,7 +265,11 @@ def _run(
 
         result = comparison.compare(task, names, store=store, watch=watch, **options)
     if not was_run:
-        echo(f"already finished at {result.record.finished}. Results are from {store}; nothing was run.", err=True)
+        note = ""
+        if result.record.workload.is_function:  # known by its text; the data of a task are part of its key
+            note = " If data that the function reads have changed, pass another --out."
+        finished = f"already finished at {result.record.finished}. Results are from {store}; nothing was run."
+        echo(finished + note, err=True)
     return result
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from thalweg.cli.interrupts import sigterm_interrupts
-from thalweg.cli.output import echo, end_with, example, json_option, naming_option, print_json, stdout_console
+from thalweg.cli.output import echo, end_with, example, json_option, naming_option, show_result, stdout_console
 from thalweg.errors import DiagnosisInterrupted
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ UNKNOWN = 2  # the exit code if the budget ended before that was known
 )
 @click.option("--overwrite", is_flag=True, help="Replace a file that is no page of thalweg.")
 @json_option
+@sigterm_interrupts()
 def doctor(
     training: str,
     contender: str | None,
@@ -114,7 +115,7 @@ def _run(training: str, contender: str | None, seeds: int, budget: str, steps: i
     from thalweg.diagnosis.diagnose import DiagnosisProgress, diagnose
 
     # Redirect output of the training to stderr; stdout carries results.
-    with progress_display() as show, contextlib.redirect_stdout(sys.stderr), sigterm_interrupts():
+    with progress_display() as show, contextlib.redirect_stdout(sys.stderr):
 
         def report(event: DiagnosisProgress) -> None:
             show(Progress(event.stage, event.detail, done=event.runs, elapsed_s=event.seconds))
@@ -140,7 +141,7 @@ def _function_of(
 
 
 def _show(diagnosis: "Diagnosis", path: Path, command: str, *, overwrite: bool, as_json: bool) -> None:
-    """Write the page, and print the summary."""
+    """Print the summary, and write the page."""
     from thalweg.parts import Parts
     from thalweg.report import write_diagnosis
 
@@ -150,13 +151,14 @@ def _show(diagnosis: "Diagnosis", path: Path, command: str, *, overwrite: bool, 
     def write() -> Path:
         return write_diagnosis(diagnosis, path, overwrite=overwrite, command=command, parts=parts)
 
-    page = parts.make("the page", write, None)
-    if as_json:
-        print_json(diagnosis.to_json() | {"command": command, "report": page and str(page)})
-    else:
-        parts.make("the summary", lambda: print_diagnosis(diagnosis), None)
-        if page:
-            echo(f"Page: {page}")
+    show_result(
+        parts,
+        "page",
+        write,
+        lambda: parts.make("the summary", lambda: print_diagnosis(diagnosis), None),
+        lambda: diagnosis.to_json() | {"command": command},
+        as_json=as_json,
+    )
     end_with(parts)
 
 

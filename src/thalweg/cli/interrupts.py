@@ -17,7 +17,7 @@ _terminated = False
 
 @contextmanager
 def sigterm_interrupts() -> Iterator[None]:
-    """Raise KeyboardInterrupt in a ``with`` block on SIGTERM, too."""
+    """Raise KeyboardInterrupt in a ``with`` block, or in a decorated command, on SIGTERM, too."""
     global _terminated
     _terminated = False
     if threading.current_thread() is not threading.main_thread():  # only the main thread handles signals

@@ -7,8 +7,9 @@ Names, messages and errors come from users and from files of strangers. All that
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -108,6 +109,39 @@ def naming_option(option: str) -> Iterator[None]:
         yield
     except StoreError as error:
         raise StoreError(f"{option} {error}") from error
+
+
+def show_result(
+    parts: "Parts",
+    page: str,
+    write_page: Callable[[], Path],
+    print_text: Callable[[], object],
+    as_dict: Callable[[], dict[str, Any]],
+    *,
+    as_json: bool,
+) -> None:
+    """Print a result, and write its page. An interrupt while the page is written loses nothing of the result.
+
+    Args:
+        parts: The parts of the result.
+        page: What the page is called: ``"report"``.
+        write_page: Writes the page and returns its path. It may take seconds.
+        print_text: Prints the result for people.
+        as_dict: Returns the result for programs; the path of the page is added as ``report``.
+        as_json: True prints the result for programs.
+    """
+    path = None
+    if as_json:
+        try:
+            path = parts.make(f"the {page}", write_page, None)
+        finally:  # only an interrupt gets here without a path
+            print_json(as_dict() | {"report": path and str(path)})
+        return
+    print_text()
+    sys.stdout.flush()
+    path = parts.make(f"the {page}", write_page, None)
+    if path:
+        echo(f"{page.capitalize()}: {path}")
 
 
 def end_with(parts: "Parts", of_tasks: Mapping[str, "Parts"] | None = None) -> None:

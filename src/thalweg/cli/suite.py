@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from thalweg.cli.interrupts import sigterm_interrupts
 from thalweg.cli.live import live_report
-from thalweg.cli.output import echo, end_with, print_json, print_table, stdout_console
+from thalweg.cli.output import echo, end_with, print_table, show_result, stdout_console
 from thalweg.errors import ComparisonInterrupted
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ def compare_suite(
     interrupt = None
     try:
         # Redirect task output to stderr; stdout carries results.
-        with contextlib.ExitStack() as stack, contextlib.redirect_stdout(sys.stderr), sigterm_interrupts():
+        with contextlib.ExitStack() as stack, contextlib.redirect_stdout(sys.stderr):
             served = stack.enter_context(live_report(_live_source(tasks, out))) if live else None
             show = stack.enter_context(progress_display())
 
@@ -47,13 +46,14 @@ def compare_suite(
     stored = [task for task in suite.comparisons if task not in tasks_run]
     if stored:
         echo(f"already finished: {', '.join(stored)}. Results are from {out}; nothing was run.", err=True)
-    page = suite.parts.make("the report", lambda: suite.report(out), None)
-    if as_json:
-        print_json(suite.to_json() | {"report": page and str(page)})
-    else:
-        suite.parts.make("the table", lambda: print_suite(suite), None)
-        if page:
-            echo(f"Report: {page}")
+    show_result(
+        suite.parts,
+        "report",
+        lambda: suite.report(out),
+        lambda: suite.parts.make("the table", lambda: print_suite(suite), None),
+        suite.to_json,
+        as_json=as_json,
+    )
     if interrupt is not None:
         raise interrupt
     end_with(suite.parts, {task: comparison.parts for task, comparison in suite.comparisons.items()})

@@ -179,6 +179,7 @@ def compare(
         entrants = with_optimizer_names(workload, entrants, names, derive(seed, "pilot"), chosen_schedule)
         if record is None:
             with pilot_limited(workload.name, request):
+                _tell_of_stored_comparisons(store, watch)
                 plan = _plan(workload, entrants, request, requested, clock, watch)
                 record = _create_record(store, key, workload, entrants, plan)
         if reopen_if_incomplete(store, record):
@@ -201,6 +202,18 @@ def _measured_as(
     if scale is not None:
         task = replace(task, scale=scale)
     return task if result is None else replace(task, result=result)
+
+
+def _tell_of_stored_comparisons(store: Store, watch: Callable[[Progress], None]) -> None:
+    """Say that a store holds comparisons of which nothing is used: only the same request resumes one."""
+    count = store.count()
+    if count:
+        stored = "another comparison, which differs" if count == 1 else f"{count} other comparisons, which differ"
+        message = (
+            f"{store.label} holds {stored} in budget, seed, contenders, options or code. This comparison begins anew: "
+            "no earlier training is used."
+        )
+        watch(Progress("", "", message=message))
 
 
 def _plan(

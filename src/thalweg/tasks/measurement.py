@@ -81,11 +81,12 @@ def with_article(name: str) -> str:
     """Return a name with its indefinite article.
 
     Example:
-        >>> with_article("test loss"), with_article("accuracy"), with_article("F1 score")
-        ('a test loss', 'an accuracy', 'an F1 score')
+        >>> with_article("test loss"), with_article("accuracy"), with_article("F1 score"), with_article("f1")
+        ('a test loss', 'an accuracy', 'an F1 score', 'an f1')
     """
     first = re.split(r"[^A-Za-z]", name, maxsplit=1)[0]
-    letters = "AEFHILMNORSX" if first.isupper() and len(first) < 5 else "aeiouAEIOU"  # an MSE, but a map
+    is_spelled = (first.isupper() and len(first) < 5) or len(first) == 1  # an MSE and an f1, but a map
+    letters = "AEFHILMNORSXaefhilmnorsx" if is_spelled else "aeiouAEIOU"
     return f"{'an' if first and first[0] in letters else 'a'} {name}"
 
 

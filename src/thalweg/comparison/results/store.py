@@ -161,6 +161,15 @@ class Store:
             row = connection.execute(_stored_columns(connection, query, COMPARISONS)).mappings().first()
         return None if row is None else self._comparison(dict(row))
 
+    def count(self) -> int:
+        """Return the number of comparisons.
+
+        Raises:
+            StoreError: If the store cannot be read.
+        """
+        with explained(self.label, "read"), self._engine.connect() as connection:
+            return connection.execute(sql.select(sql.func.count()).select_from(COMPARISONS)).scalar_one()
+
     def create(
         self,
         key: str,

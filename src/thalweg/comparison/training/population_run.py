@@ -251,8 +251,8 @@ class PopulationRun:
         self.model.eval()
         if not self._on_device:
             return [
-                measure_in_groups(self.task, quantity[0], self._measured(*quantity), GROUP_SIZE)
-                for quantity in quantities
+                measure_in_groups(self.task, split, self._measured(split, metric), GROUP_SIZE, metric)
+                for split, metric in quantities
             ]
         for quantity in quantities:
             self._graphs.call(("measure", *quantity), partial(self._measure_on_device, quantity))
@@ -272,9 +272,10 @@ class PopulationRun:
 
     def _measure_on_device(self, quantity: tuple[str, str]) -> None:
         """Measure a split into memory that stays in place."""
-        split, measured = quantity[0], self._measured(*quantity)
+        split, metric = quantity
+        measured = self._measured(split, metric)
         if quantity not in self._measurements:  # in the first call, which is never captured
-            self._measurements[quantity] = measure_in_groups(self.task, split, measured, GROUP_SIZE)
+            self._measurements[quantity] = measure_in_groups(self.task, split, measured, GROUP_SIZE, metric)
             return
         sizes, means = self._measurements[quantity].sizes, self._measurements[quantity].means
         means.copy_(torch.stack([measured(group) for group in groups_of_sizes(self.task, split, sizes)]))

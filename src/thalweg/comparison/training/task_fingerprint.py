@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from thalweg.tasks import Batch, Task, TrainingFunction, seeded
+from thalweg.tasks.reproducibility.imported_modules import imported_texts
 from thalweg.tasks.user_code import raise_task_errors
 
 NUM_EXAMPLES = 64  # of each split that the model is tried on
@@ -24,12 +25,16 @@ class _Digest(Protocol):
 
 
 def fingerprint_of_function(function: TrainingFunction) -> dict[str, Any]:
-    """Return the name and the source text of a training function; the text of its file, if it was read from one."""
+    """Return the name and the source text of a training function; the text of its file, if it was read from one.
+
+    The texts of the user's modules that the file imports from its folder count too.
+    """
     try:
         text = function.source or inspect.getsource(function.train)
     except (OSError, TypeError):  # typed at a prompt
         text = ""
-    return {"name": function.name, "source": text} | _measured(function)
+    modules = imported_texts(function.train)
+    return {"name": function.name, "source": text} | ({"modules": modules} if modules else {}) | _measured(function)
 
 
 def fingerprint_of_task(task: Task) -> dict[str, Any]:
@@ -124,7 +129,8 @@ def _behaviour(model: torch.nn.Module, task: Task, split: str, batch: Batch) -> 
     if value.requires_grad and value.dim() == 0:
         params = [param for param in model.parameters() if param.requires_grad]
         grads = torch.autograd.grad(value, params, allow_unused=True)
-        sizes += [grad.cpu().double().norm() for grad in grads if grad is not None]
+        reals = [grad.abs() if grad.is_complex() else grad for grad in grads if grad is not None]
+        sizes += [grad.cpu().double().norm() for grad in reals]
     return [f"{float(size):.3g}" for size in sizes]
 
 

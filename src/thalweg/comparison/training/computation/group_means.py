@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from thalweg.comparison.training.computation.whole_measures import is_mean
 from thalweg.engine.core import devices
 from thalweg.tasks import Batch, Task
 from thalweg.tasks.data import examples_in
@@ -42,8 +43,10 @@ class GroupMeans:
         return (self.sizes / self.sizes.sum()).to(self.means).reshape(shape)
 
 
-def measure_in_groups(task: Task, split: str, measure: Callable[[Batch], Tensor], group_size: int) -> GroupMeans:
-    """Measure a split group by group.
+def measure_in_groups(
+    task: Task, split: str, measure: Callable[[Batch], Tensor], group_size: int, metric: str = ""
+) -> GroupMeans:
+    """Measure a split group by group, or as one group if the measure is no mean over the examples.
 
     An accelerator measures all examples in one batch, or in halves, quarters, ... if its memory is too small.
 
@@ -53,12 +56,15 @@ def measure_in_groups(task: Task, split: str, measure: Callable[[Batch], Tensor]
             many examples.
         measure: Returns the mean over a batch.
         group_size: Most examples in a group on the CPU; a DataLoader makes groups of its own.
+        metric: Name of the further metric that is measured.
     """
     data, device = task.split(split), task.placed_on or devices.CPU
     if data is None:
         return GroupMeans(torch.ones(1), measure(()).unsqueeze(0))
     if not isinstance(data, tuple):
         return _measure(data, measure)
+    if not is_mean(task, split, metric):
+        return _measure([data], measure)
     count = len(data[0])
     size = group_size if device.type == "cpu" else count
     if split == "test":
