@@ -51,7 +51,7 @@ OUTPUTS = {
         "compare sick.py:train --with adam --budget 2trials --out b --json",
         "report a --json",
     ],
-    "compare --suite": ["compare --suite quadratic,linear-regression --with gd --budget 1trial --out c --json"],
+    "compare --suite": ["compare --suite quadratic,linear-regression --with adam --budget 1trial --out c --json"],
     "doctor": ["doctor sick.py:training --steps 30 --seeds 2 --json"],
     "show": ["show quadratic --with sgd --lr 0.1 --steps 2 --to x.png --json"],
     "list": ["list --json"],
