@@ -26,17 +26,6 @@ def machine_text(machine: dict[str, Any]) -> str:
     return f"{machine['processor']}, {machine['threads']} threads, PyTorch {machine['torch']}, no GPU"
 
 
-def listed(names: Sequence[str]) -> str:
-    """Return names as an enumeration.
-
-    Example:
-        >>> listed(["AdamW", "Lion", "Muon"])
-        'AdamW, Lion and Muon'
-    """
-    *first, last = names
-    return f"{', '.join(first)} and {last}" if first else last
-
-
 def region(name: str, content: str, author: str = HANDBOOK) -> str:
     """Return a generated region with its marks, which name the program that writes it."""
     return f"<!-- {name}: made by {author} -->\n{content.strip()}\n<!-- /{name} -->"

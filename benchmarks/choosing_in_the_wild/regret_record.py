@@ -11,6 +11,7 @@ from benchmarks.choosing_in_the_wild.regret import best_of, summarize
 from benchmarks.choosing_in_the_wild.training import CONTENDERS, Training
 from thalweg.comparison import parse
 from thalweg.comparison.presentation.profile import profile_of
+from thalweg.comparison.results.terms import listed
 
 OURS = "thalweg"
 STOPS_EARLY = False  # of a search without `prune`; until November 27, 2026 every search stopped bad trainings
@@ -121,8 +122,7 @@ def _version_note(judged: Mapping[str, Any]) -> str:
     """Return which version of the search was judged, and if today's is another one."""
     stops = "stopped bad trainings early" if judged["stops_early"] else "stopped no training early"
     without = judged["without_starting_point"]
-    names = " and ".join([", ".join(without[:-1]), without[-1]] if len(without) > 1 else without)
-    points = f"had no starting points for {names}" if without else "had a starting point for every contender"
+    points = f"had no starting points for {listed(without)}" if without else "had a starting point for every contender"
     note = f"The search of thalweg that was judged {stops} and {points}."
     if judged != search_version():
         note += " Today's search differs in this and was not judged by this record."

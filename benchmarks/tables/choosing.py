@@ -4,8 +4,8 @@ import statistics
 from typing import Any
 
 from benchmarks import markdown
-from benchmarks.markdown import listed
 from thalweg.comparison.protocol.design import SettingDesign
+from thalweg.comparison.results.terms import listed
 
 Record = Any  # parsed JSON
 

@@ -15,7 +15,7 @@ from thalweg.comparison.results.records import ComparisonRecord, TrialRecord
 from thalweg.comparison.results.storage.trials import StoredTrials
 from thalweg.comparison.results.store import Store
 from thalweg.comparison.results.stored_findings import stored_findings
-from thalweg.comparison.results.verdict import listed
+from thalweg.comparison.results.terms import listed
 from thalweg.comparison.training.result import TrainingResult
 from thalweg.comparison.training.target import Target
 from thalweg.errors import StoreError, TaskError

@@ -11,8 +11,7 @@ from typing import Any
 from thalweg.comparison.finished import Comparison
 from thalweg.comparison.presentation import suite_overview
 from thalweg.comparison.results.aggregate import Aggregate, Runs, aggregate
-from thalweg.comparison.results.terms import worse
-from thalweg.comparison.results.verdict import listed
+from thalweg.comparison.results.terms import listed, worse
 from thalweg.comparison.suite_standing import Standing, has_leader, has_ratios, leader_of, runs_of, standings_of
 from thalweg.errors import ThalwegError
 from thalweg.parts import Parts, as_plain_json

@@ -110,6 +110,20 @@ def difference(text: str, by: float) -> str:
     return f"{text.lstrip('-−')} better" if by < 0 and text[:1] in "-−" else text
 
 
+def listed(names: Sequence[str], last: str = "and") -> str:
+    """Return names as a phrase; empty if there are none.
+
+    Args:
+        names: The names.
+        last: The word before the last of them.
+
+    Example:
+        >>> listed(["AdamW", "Lion", "Muon"])
+        'AdamW, Lion and Muon'
+    """
+    return "".join(names) if len(names) < 2 else f"{', '.join(names[:-1])} {last} {names[-1]}"
+
+
 def percent(share: float) -> str:
     """Return a share as a whole percentage: ``5 %``."""
     return f"{share:.0%}".replace("%", " %")

@@ -10,7 +10,7 @@ from thalweg.comparison.protocol.studies import Ranking
 from thalweg.comparison.results.estimate import Estimate
 from thalweg.comparison.results.records import ComparisonRecord, TrialRecord
 from thalweg.comparison.results.stored_findings import common_step
-from thalweg.comparison.results.terms import Terms, percent
+from thalweg.comparison.results.terms import Terms, listed, percent
 from thalweg.tasks.description import Described
 
 
@@ -353,8 +353,3 @@ def _ranking_text(ranking: Ranking | None, state: RunState) -> str:
         text += f", and {listed(dropped)} {'is' if len(dropped) == 1 else 'are'} shown to be worse"
     is_cut = state.is_finished and state.studies is not None and studies < state.studies and len(ranking.remaining) > 1
     return f"{text}.{f' The time was over before {state.studies} studies.' if is_cut else ''}"
-
-
-def listed(names: Sequence[str], last: str = "and") -> str:
-    """Return names as a phrase: ``a, b and c``; empty if there are none."""
-    return "".join(names) if len(names) < 2 else f"{', '.join(names[:-1])} {last} {names[-1]}"
