@@ -5,9 +5,11 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from thalweg.cli import interrupts
 from thalweg.cli.main import main
 from thalweg.comparison import Comparison
 
@@ -118,3 +120,30 @@ def test_a_signal_while_the_page_is_written_loses_no_answer(
     else:
         assert "optimizer = thalweg.optim." in shown.out
         assert "Report:" not in shown.out
+
+
+@pytest.mark.usefixtures("int_handler")
+@pytest.mark.parametrize(
+    ("arguments", "place", "told"),
+    [
+        (["doctor", "linear-regression", "--steps", "5"], "thalweg.cli.doctor._show", interrupts.DIAGNOSIS_ENDED),
+        (["tasks"], "thalweg.cli.tasks.stdout_console", interrupts.INTERRUPTED),
+    ],
+)
+def test_an_interrupted_command_promises_only_what_it_keeps(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    place: str,
+    told: str,
+) -> None:
+    def interrupt(*args: Any, **keywords: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(place, interrupt)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 130
+    assert capsys.readouterr().err.splitlines()[-1] == told

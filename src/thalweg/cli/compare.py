@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from thalweg.cli.interrupts import sigterm_interrupts
+from thalweg.cli.interrupts import RESUME, sigterm_interrupts
 from thalweg.cli.live import live_report
 from thalweg.cli.output import echo, end_with, example, json_option, print_table, show_result, stdout_console
 from thalweg.cli.suite import compare_suite
@@ -145,7 +145,7 @@ Words:
 )
 @json_option
 @click.pass_context
-@sigterm_interrupts()
+@sigterm_interrupts(RESUME)
 def compare(
     context: click.Context,
     task: str | None,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from thalweg.cli.interrupts import sigterm_interrupts
+from thalweg.cli.interrupts import DIAGNOSIS_ENDED, sigterm_interrupts
 from thalweg.cli.output import echo, end_with, example, json_option, naming_option, show_result, stdout_console
 from thalweg.errors import DiagnosisInterrupted
 
@@ -59,7 +59,7 @@ UNKNOWN = 2  # the exit code if the budget ended before that was known
 )
 @click.option("--overwrite", is_flag=True, help="Replace a file that is no page of thalweg.")
 @json_option
-@sigterm_interrupts()
+@sigterm_interrupts(DIAGNOSIS_ENDED)
 def doctor(
     training: str,
     contender: str | None,

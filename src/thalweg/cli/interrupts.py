@@ -7,19 +7,25 @@ from contextlib import contextmanager
 from types import FrameType
 
 SIGINT_CODE, SIGTERM_CODE = 130, 143  # 128 and the number of the signal
+INTERRUPTED = "interrupted."  # a command that keeps nothing
 RESUME = "interrupted: finished trainings are stored. Rerun the same command to resume."
 DIAGNOSIS_ENDED = (
     "interrupted: what is known by then is above. A diagnosis is not stored; the same command begins again."
 )
 
 _terminated = False
+_told = INTERRUPTED
 
 
 @contextmanager
-def sigterm_interrupts() -> Iterator[None]:
-    """Raise KeyboardInterrupt in a ``with`` block, or in a decorated command, on SIGTERM, too."""
-    global _terminated
-    _terminated = False
+def sigterm_interrupts(told: str) -> Iterator[None]:
+    """Raise KeyboardInterrupt in a ``with`` block, or in a decorated command, on SIGTERM, too.
+
+    Args:
+        told: What an interrupted command says of its work.
+    """
+    global _terminated, _told
+    _terminated, _told = False, told
     if threading.current_thread() is not threading.main_thread():  # only the main thread handles signals
         yield
         return
@@ -36,6 +42,17 @@ def sigterm_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+def begin() -> None:
+    """Forget the earlier command of this process."""
+    global _terminated, _told
+    _terminated, _told = False, INTERRUPTED
+
+
+def message() -> str:
+    """Return what the command that an interrupt has ended says of its work."""
+    return _told
 
 
 def exit_code() -> int:

@@ -12,18 +12,18 @@ from typing import Any
 import click
 
 from thalweg import __version__
+from thalweg.cli import interrupts
 from thalweg.cli.bench import bench
 from thalweg.cli.compare import compare
 from thalweg.cli.doctor import doctor
 from thalweg.cli.ending import end
 from thalweg.cli.explain import explain
-from thalweg.cli.interrupts import DIAGNOSIS_ENDED, RESUME, exit_code
 from thalweg.cli.list import list_
 from thalweg.cli.output import echo, shorten
 from thalweg.cli.report import report
 from thalweg.cli.show import show
 from thalweg.cli.tasks import tasks
-from thalweg.errors import DiagnosisInterrupted, SettingWarning, ThalwegError
+from thalweg.errors import SettingWarning, ThalwegError
 
 EXIT_CODES = """\b
 Exit codes:
@@ -80,6 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stdout.reconfigure(errors="replace")
     _print_setting_warnings()
     callers_threads = threading.enumerate()
+    interrupts.begin()
     try:
         # Without standalone mode click raises its errors here instead of ending the process.
         code = cli.main(args=None if arguments is None else list(arguments), standalone_mode=False)
@@ -91,10 +92,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         error.show(shown)
         echo(shorten(shown.getvalue().rstrip()), err=True)
         code = 2
-    except (KeyboardInterrupt, click.Abort) as error:  # click makes an Abort of any KeyboardInterrupt
-        is_diagnosis = isinstance(error.__cause__ or error, DiagnosisInterrupted)
-        echo(DIAGNOSIS_ENDED if is_diagnosis else RESUME, err=True)
-        code = exit_code()
+    except (KeyboardInterrupt, click.Abort):  # click makes an Abort of any KeyboardInterrupt
+        echo(interrupts.message(), err=True)
+        code = interrupts.exit_code()
     except BrokenPipeError:  # the reader, for example `head`, closed the pipe
         sys.stderr.close()
         code = 0
