@@ -126,7 +126,7 @@ def test_a_signal_while_the_page_is_written_loses_no_answer(
 @pytest.mark.parametrize(
     ("arguments", "place", "told"),
     [
-        (["doctor", "linear-regression", "--steps", "5"], "thalweg.cli.doctor._show", interrupts.DIAGNOSIS_ENDED),
+        (["doctor", "linear-regression", "--steps", "10"], "thalweg.cli.doctor._show", interrupts.DIAGNOSIS_ENDED),
         (["tasks"], "thalweg.cli.tasks.stdout_console", interrupts.INTERRUPTED),
     ],
 )
