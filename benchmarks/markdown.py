@@ -33,7 +33,7 @@ def region(name: str, content: str, author: str = HANDBOOK) -> str:
 
 def region_names(text: str, author: str = HANDBOOK) -> list[str]:
     """Return the names of the regions of a page that a program writes."""
-    return re.findall(rf"^<!-- (\w+): made by {author} -->$", text, flags=re.MULTILINE)
+    return re.findall(rf"^<!-- ([\w-]+): made by {author} -->$", text, flags=re.MULTILINE)
 
 
 def with_region(text: str, name: str, content: str, author: str = HANDBOOK) -> str:

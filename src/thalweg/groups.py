@@ -84,7 +84,7 @@ SHORTLIST: dict[str, Recommendation] = {
         Recommendation("adamw", "the first attempt on nearly every network", "arXiv:1711.05101"),
         Recommendation("nadam", "the same networks, by Nesterov's momentum, without weight decay", _TRAININGS),
         Recommendation("muon+adamw", "networks with hidden matrices; adamw steps the other parameters", _TRAININGS),
-        Recommendation("momentum", "convolutional networks and small models, with a tuned rate", _TRAININGS),
+        Recommendation("momentum", "convolutional networks, with a tuned rate", "arXiv:1512.03385"),
         Recommendation("lion", "large batches, with half of AdamW's state", "arXiv:2302.06675"),
         Recommendation("schedule_free_adamw", "training whose length is not known in advance", "arXiv:2405.15682"),
         Recommendation("prodigy", "training without a tuned learning rate", "arXiv:2306.06101"),
