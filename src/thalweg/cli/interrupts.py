@@ -14,18 +14,18 @@ DIAGNOSIS_ENDED = (
 )
 
 _terminated = False
-_told = INTERRUPTED
+_message = INTERRUPTED
 
 
 @contextmanager
-def sigterm_interrupts(told: str) -> Iterator[None]:
+def sigterm_interrupts(text: str) -> Iterator[None]:
     """Raise KeyboardInterrupt in a ``with`` block, or in a decorated command, on SIGTERM, too.
 
     Args:
-        told: What an interrupted command says of its work.
+        text: What an interrupted command says of its work.
     """
-    global _terminated, _told
-    _terminated, _told = False, told
+    global _terminated, _message
+    _terminated, _message = False, text
     if threading.current_thread() is not threading.main_thread():  # only the main thread handles signals
         yield
         return
@@ -46,13 +46,13 @@ def sigterm_interrupts(told: str) -> Iterator[None]:
 
 def begin() -> None:
     """Forget the earlier command of this process."""
-    global _terminated, _told
-    _terminated, _told = False, INTERRUPTED
+    global _terminated, _message
+    _terminated, _message = False, INTERRUPTED
 
 
 def message() -> str:
     """Return what the command that an interrupt has ended says of its work."""
-    return _told
+    return _message
 
 
 def exit_code() -> int:
