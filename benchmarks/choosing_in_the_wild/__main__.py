@@ -117,6 +117,8 @@ def report(arguments: argparse.Namespace) -> None:
     old = json.loads(arguments.out.read_text()) if arguments.out.exists() else {"rows": [], "about": ""}
     new = [json.loads(line) for line in arguments.rows.read_text().splitlines()] if arguments.rows.exists() else []
     rows = regret_record.merged(old["rows"], new)
+    if not rows:
+        raise SystemExit(f"report: {arguments.rows} or {arguments.out} must have rows, got none. Run regret first.")
     record = regret_record.condense(regret_record.judged_again(rows, load_record(), TRAININGS))
     facts = {"about": arguments.about or old["about"], "cores": num_cores(), "machine": machine()}
     facts["search"] = regret_record.search_version() if new else old["search"]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from benchmarks import markdown
 from benchmarks.choosing_in_the_wild.bank import source_of
 from benchmarks.choosing_in_the_wild.regret import best_of, summarize
 from benchmarks.choosing_in_the_wild.training import CONTENDERS, Training
@@ -134,10 +135,8 @@ def as_table(record: Mapping[str, Any]) -> str:
     methods, beside = record["methods"], record["beside"]
     ordered = sorted(methods, key=lambda method: method != OURS)
     columns = [(budget, method) for budget in methods[OURS] for method in ordered if budget in methods[method]]
-    lines = [
-        "| " + " | ".join(["", *(f"{method}, {_words(budget)}" for budget, method in columns)]) + " |",
-        "|---|" + "---|" * len(columns),
-    ]
+    head = ["", *(f"{method}, {_words(budget)}" for budget, method in columns)]
+    rows: list[list[str]] = []
     for words, key in (
         ("regret, median", "median"),
         ("regret, 90th percentile", "p90"),
@@ -145,26 +144,25 @@ def as_table(record: Mapping[str, Any]) -> str:
         ("share of the time that was used, median", "time_used"),
         ("95 % intervals that cover the true mean", "covered"),
     ):
-        cells = [_percent(methods[method][budget][key]) for budget, method in columns]
-        lines.append("| " + " | ".join([words, *cells]) + " |")
+        rows.append([words, *(percent(methods[method][budget][key]) for budget, method in columns)])
     for words, key, form in (
-        ("pairs in which thalweg's regret is less", "less", _percent),
+        ("pairs in which thalweg's regret is less", "less", percent),
         ("median regret of thalweg ÷ its", "ratio", "{:.2f}".format),
     ):
         cells = [form(beside[method][budget][key]) if method in beside else "–" for budget, method in columns]
-        lines.append("| " + " | ".join([words, *cells]) + " |")
+        rows.append([words, *cells])
     runs = {numbers["runs"] for each in methods.values() for numbers in each.values()}
     count = " or ".join(map(str, sorted(runs)))
-    lines += ["", f"Each column is of {count} runs: {record['about']}. {record['machine']['processor']}."]
-    lines += ["", _version_note(record["search"])]
-    return "\n".join(lines)
+    note = f"Each column is of {count} runs: {record['about']}. {record['machine']['processor']}."
+    return "\n\n".join([markdown.table(head, rows), note, _version_note(record["search"])])
 
 
 def _words(budget: str) -> str:
     return f"{budget.removesuffix('trainings')} trainings"
 
 
-def _percent(share: float | None) -> str:
+def percent(share: float | None) -> str:
+    """Return a share for a table, with one decimal below 10 %; a dash if there is none."""
     return (
         "–" if share is None or math.isnan(share) else f"{100 * share:.1f} %" if share < 0.1 else f"{100 * share:.0f} %"
     )

@@ -19,8 +19,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import markdown
 from benchmarks.choosing_in_the_wild.bank import RUNS, Bank
 from benchmarks.choosing_in_the_wild.emulator import World
+from benchmarks.choosing_in_the_wild.regret_record import percent
 from benchmarks.choosing_in_the_wild.trainings import TRAININGS
 from thalweg import statistics
 from thalweg.comparison.contenders.parsing import parse
@@ -35,6 +37,7 @@ from thalweg.comparison.protocol.setting_search import conclude, search_settings
 from thalweg.comparison.protocol.trial import RECOMMENDED, START, TrialRequest, TrialScore
 from thalweg.comparison.training.pruning import HopelessRungs
 from thalweg.comparison.training.result import Evaluation
+from thalweg.parts import as_plain_json
 
 Settings = dict[str, float]
 BUDGETS = (20, 60, 200)
@@ -335,23 +338,15 @@ def replay(bank: Bank, arguments: argparse.Namespace, *, noisy: bool) -> Iterato
 def as_table(record: Mapping[str, Any]) -> str:
     """Return the table of the documents: regrets in worlds with the noise between seeds, and in the same without it."""
     noisy, quiet = record["with"], record["without"]
-    lines = [
-        "|  | regret, median | 90th percentile | worse than the best untuned | without noise: median | 90th percentile "
-        "| worse than the best untuned |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    words = ["median", "90th percentile", "worse than the best untuned"]
+    head = ["", f"regret, {words[0]}", *words[1:], f"without noise: {words[0]}", *words[1:]]
+    rows = []
     for label in noisy:
-        policy, budget = label.split(", ")
         keys = ("median", "p90", "worse_than_start")
-        cells = [_percent(numbers[key]) for numbers in (noisy[label], quiet[label]) for key in keys]
-        lines.append(f"| {policy}, {budget} trainings | " + " | ".join(cells) + " |")
+        rows.append([f"{label} trainings", *(percent(part[label][key]) for part in (noisy, quiet) for key in keys)])
     runs = sorted({numbers["runs"] for part in (noisy, quiet) for numbers in part.values()})
-    lines += ["", f"{' or '.join(map(str, runs))} worlds each, made from {record['rows']:,} trainings."]
-    return "\n".join(lines)
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %" if abs(share) < 0.1 else f"{100 * share:.0f} %"
+    note = f"{' or '.join(map(str, runs))} worlds each, made from {record['rows']:,} trainings."
+    return f"{markdown.table(head, rows)}\n\n{note}"
 
 
 def main() -> None:
@@ -377,7 +372,7 @@ def main() -> None:
             print(flush=True)
             record[noise] = summaries
             if arguments.out is not None:
-                arguments.out.write_text(json.dumps(record, indent=1) + "\n")
+                arguments.out.write_text(json.dumps(as_plain_json(record), indent=1, allow_nan=False) + "\n")
 
 
 if __name__ == "__main__":

@@ -24,8 +24,8 @@ def sigterm_interrupts(text: str) -> Iterator[None]:
     Args:
         text: What an interrupted command says of its work.
     """
-    global _terminated, _message
-    _terminated, _message = False, text
+    global _message
+    _message = text
     if threading.current_thread() is not threading.main_thread():  # only the main thread handles signals
         yield
         return

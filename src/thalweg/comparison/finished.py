@@ -134,7 +134,7 @@ class Comparison:
             self.parts.add("a result", error_without_values(self.trainings, self.plan.target))
         return softened(verdict, self.record, self.contenders)
 
-    @property
+    @cached_property
     def softening(self) -> Softening | None:
         """The reason why the verdict is not settled although the race is; None if there is none."""
         return softening_of(self.verdict, self.record, self.contenders)

@@ -7,7 +7,7 @@ sets a value joins them long before, whatever was tried.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from thalweg.comparison.results.functions.unused_settings import MIN_VALUES
+from thalweg.comparison.results.functions.unused_settings import MIN_VALUES, results_by_setting
 from thalweg.comparison.results.records import TrialRecord
 from thalweg.comparison.training.functions.optimizer_use import OptimizerUse
 
@@ -45,16 +45,7 @@ def find_late(trials: Sequence[TrialRecord]) -> list[LateSetting]:
     Args:
         trials: Trials of searches.
     """
-    ended = [trial for trial in trials if trial.result.status == "ok"]
-    names = list(dict.fromkeys(trial.contender for trial in ended))
-    settings: list[LateSetting] = []
-    for setting in dict.fromkeys(name for trial in ended for name in trial.settings):
-        # All contenders together show it sooner; but one of them may treat a setting in its own way.
-        concerned = [trial for trial in ended if setting in trial.settings]
-        together = _late(setting, concerned)
-        each = [_late(setting, [trial for trial in concerned if trial.contender == name]) for name in names]
-        settings += [together] if together else [late for late in each if late]
-    return settings
+    return list(results_by_setting([trial for trial in trials if trial.result.status == "ok"], _late))
 
 
 def _late(setting: str, trials: Sequence[TrialRecord]) -> LateSetting | None:

@@ -5,9 +5,10 @@ A training that multiplies the learning rate by a factor, as schedules do, uses 
 used the same ones. That is what is looked for here, in the values that were read at steps and reports.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, TypeVar
 
 from thalweg.comparison.results.records import TrialRecord
 from thalweg.errors import TaskError
@@ -16,6 +17,7 @@ MIN_VALUES, MANY_VALUES = 3, 6  # different values of a setting that must be tri
 CYCLED = ("momentum", "beta1")
 _LR = "lr"
 
+Result = TypeVar("Result")
 Values = Mapping[str, Sequence[float]]  # of a setting in each group, by moment
 
 
@@ -62,17 +64,34 @@ def find_unused(trials: Sequence[TrialRecord], *, certain: bool = False) -> list
         certain: True to leave out settings that it may only limit, as ``min(lr, 0.01)`` does.
     """
     settings: dict[tuple[str, str], UnusedSetting] = {}
+    for unused in results_by_setting(trials, partial(_unused, certain=certain)):
+        key = unused.setting, unused.line or unused.made_at
+        same = settings.get(key)
+        settings[key] = unused if same is None else _joined(same, unused)
+    return list(settings.values())
+
+
+def results_by_setting(
+    trials: Sequence[TrialRecord], find: Callable[[str, Sequence[TrialRecord]], Result | None]
+) -> Iterator[Result]:
+    """Yield what trials show of each setting: of all contenders together, else of each alone.
+
+    Args:
+        trials: Trials of searches.
+        find: Takes a setting and trials that have it, and returns what they show; None for nothing.
+    """
     names = list(dict.fromkeys(trial.contender for trial in trials))
     for setting in dict.fromkeys(name for trial in trials for name in trial.settings):
         # All contenders together show it sooner; but one of them may treat a setting in its own way.
         concerned = [trial for trial in trials if setting in trial.settings]
-        together = _unused(setting, concerned, certain)
-        each = [_unused(setting, [trial for trial in concerned if trial.contender == name], certain) for name in names]
-        for unused in [together] if together else [part for part in each if part]:
-            place = unused.line or unused.made_at
-            same = settings.get((setting, place))
-            settings[setting, place] = unused if same is None else _joined(same, unused)
-    return list(settings.values())
+        together = find(setting, concerned)
+        if together is not None:
+            yield together
+            continue
+        for name in names:
+            alone = find(setting, [trial for trial in concerned if trial.contender == name])
+            if alone is not None:
+                yield alone
 
 
 def cure_of_replaced(setting: str) -> str:
