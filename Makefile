@@ -25,13 +25,13 @@ docs: .venv/installed
 
 # The pictures of the report in the README, from the code as it is. Needs Debian's chromium.
 pictures: .venv/installed
-	$(BIN)/python benchmarks/pictures.py
+	$(BIN)/python -m benchmarks.handbook.report_pictures
 
 # Put a new or changed optimizer into the documents: `make record NAMES="AdamW Lion"`.
 record: .venv/installed
-	$(BIN)/python benchmarks/catalogue.py $(NAMES)
-	$(BIN)/python benchmarks/conformance.py --only thalweg.optim $(if $(NAMES),--names $(NAMES))
-	$(BIN)/python benchmarks/table.py
+	$(BIN)/python benchmarks/correctness/catalogue.py $(NAMES)
+	$(BIN)/python benchmarks/correctness/conformance.py --only thalweg.optim $(if $(NAMES),--names $(NAMES))
+	$(BIN)/python -m benchmarks.tables
 
 format: .venv/installed
 	$(BIN)/ruff format
@@ -40,12 +40,13 @@ format: .venv/installed
 rivals: .venv/installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group rivals
 
-# Run nothing else beside it. The conformance of other libraries takes longest: `python benchmarks/conformance.py`.
+# Run nothing else beside it. The conformance of other libraries takes longest:
+# `python benchmarks/correctness/conformance.py`.
 benchmark: .venv/installed
 	$(BIN)/thalweg bench --rounds 15 --out benchmarks/records/steps.json
-	$(BIN)/python benchmarks/first_step.py
-	$(BIN)/python benchmarks/population.py
-	$(BIN)/python benchmarks/table.py
+	$(BIN)/python benchmarks/speed/first_step.py
+	$(BIN)/python benchmarks/speed/population.py
+	$(BIN)/python -m benchmarks.tables
 
 # Proofs and measurements on a GPU; no network, no .venv. `make gpu PART=bench`, `make gpu STUB=1`, `make gpu OUT=folder`.
 GPU_PYTHON = $(shell $(BIN)/python -c 'import sys, torch; sys.exit(not ("$(STUB)" or torch.cuda.is_available()))' \

@@ -10,8 +10,9 @@ import pytest
 from click.testing import CliRunner
 
 import thalweg
-from benchmarks import table
-from benchmarks.markdown import region_names
+from benchmarks.correctness import routing
+from benchmarks.tables import __main__ as table
+from benchmarks.tables.markdown import region_names
 from cases import rules as rule_cases
 from cases import wrappers as wrapper_cases
 from tests.optim.routing.models import ARCHITECTURES
@@ -47,11 +48,6 @@ def test_the_numbers_on_the_page_of_routing_are_those_of_the_record() -> None:
 
 
 def test_the_benchmark_of_routing_knows_what_is_no_matrix() -> None:
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        import routing
-    finally:
-        sys.path.pop(0)
     architecture = ARCHITECTURES["Llama"]
     model = architecture.make()
     names = {name for name, param in model.named_parameters() if id(param) in routing.unsuitable(model)}
@@ -64,7 +60,7 @@ def test_the_tables_are_those_of_the_records_and_rules() -> None:
     documents = table.documents()
     for document in documents:
         text = document.read_text()
-        assert table.filled(text, contents) == text, f"{document.name} is out of date; run: python benchmarks/table.py"
+        assert table.filled(text, contents) == text, f"{document.name} is out of date; run: python -m benchmarks.tables"
     places = {name for document in documents for name in region_names(document.read_text(), table.AUTHOR)}
     unused = {name for name in contents.keys() - places if not name.startswith("wild_")}  # not all are on a page
     assert not unused, "a table without a place in the documents"
@@ -72,7 +68,7 @@ def test_the_tables_are_those_of_the_records_and_rules() -> None:
 
 
 def test_a_mark_that_names_no_table_is_an_error() -> None:
-    text = "<!-- sizes: made by benchmarks/table.py -->\n<!-- /sizes -->\n"
+    text = "<!-- sizes: made by benchmarks/tables -->\n<!-- /sizes -->\n"
     assert table.filled(text, {"sizes": "| 1 |"}) == text.replace("-->\n<!-- /", "-->\n| 1 |\n<!-- /")
     with pytest.raises(ValueError, match="a mark must name one of steps, got 'sizes'"):
         table.filled(text, {"steps": "| 1 |"})
@@ -87,7 +83,7 @@ def test_every_optimizer_is_in_the_record_and_on_the_page(kind: type[rules.Rule]
     assert name in recorded, f"{name} is not in catalogue.json; {HOW_TO_RECORD.format(name)}"
     evidence = (ROOT / "docs" / "optimizers" / "evidence.md").read_text()
     assert f"\n| {name} |" in evidence, f"{name} has no row of evidence; {HOW_TO_RECORD.format(name)}"
-    assert f"\n- **{name}**:" in evidence, f"{name} has no differences; run: python benchmarks/table.py"
+    assert f"\n- **{name}**:" in evidence, f"{name} has no differences; run: python -m benchmarks.tables"
 
 
 @pytest.mark.parametrize("kind", RULES.values(), ids=lambda kind: kind.__name__)

@@ -14,7 +14,7 @@ import optuna
 import thalweg
 from benchmarks.choosing_in_the_wild.training import Training, run
 from benchmarks.choosing_in_the_wild.truth import MAX_ORDER
-from benchmarks.optuna_space import suggest
+from benchmarks.tuning.optuna_space import suggest
 from thalweg.comparison.contenders.contender import Settings
 from thalweg.comparison.contenders.parsing import parse
 from thalweg.comparison.planning.search import rounded

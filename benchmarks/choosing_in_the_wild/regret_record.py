@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from benchmarks import markdown
 from benchmarks.choosing_in_the_wild.bank import source_of
 from benchmarks.choosing_in_the_wild.regret import best_of, summarize
 from benchmarks.choosing_in_the_wild.training import CONTENDERS, Training
+from benchmarks.tables import markdown
 from thalweg.comparison import parse
 from thalweg.comparison.presentation.profile import profile_of
 from thalweg.comparison.results.terms import listed

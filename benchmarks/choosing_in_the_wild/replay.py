@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import markdown
 from benchmarks.choosing_in_the_wild.bank import RUNS, Bank
 from benchmarks.choosing_in_the_wild.emulator import World
 from benchmarks.choosing_in_the_wild.regret_record import percent
 from benchmarks.choosing_in_the_wild.trainings import TRAININGS
+from benchmarks.tables import markdown
 from thalweg import statistics
 from thalweg.comparison.contenders.parsing import parse
 from thalweg.comparison.planning.adaptive.candidates import Tried

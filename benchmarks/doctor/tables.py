@@ -1,8 +1,8 @@
-"""Tables and sentences on the doctor in the documents, from its records: `python benchmarks/table.py` writes them."""
+"""Tables and sentences on the doctor in the documents, from its records: `python -m benchmarks.tables` writes them."""
 
 from typing import Any
 
-from benchmarks import markdown
+from benchmarks.tables import markdown
 from thalweg.diagnosis.judging.candidates import SYMPTOMS
 from thalweg.diagnosis.kinds import KINDS
 
@@ -72,7 +72,7 @@ def watch_line(record: Record) -> str:
     return (
         f"Watching adds to the time of a step, at the default setting and at every step (`every=1`): {added}. Bounds: "
         f"{bounds['default']:.0%} and {bounds['every step']:.0%}. Median of {rounds} "
-        f"rounds with and without, in turn, on one core (`benchmarks/watch.py`)."
+        f"rounds with and without, in turn, on one core (`benchmarks/speed/watch.py`)."
     ).replace("%", " %")
 
 

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from benchmarks.conformance import accepted_shapes, factory, optimizer_classes
+from benchmarks.correctness.conformance import accepted_shapes, factory, optimizer_classes
 from benchmarks.gpu.session import Session
 from cases.curvature import SELF_ESTIMATING
 from thalweg.testing import CHECKS, check_optimizer

@@ -1,7 +1,7 @@
-"""The limits of the rules of matrices: from which size stacks and strips pay, by `benchmarks/device_matrices.py`."""
+"""The limits of the rules of matrices: from which size stacks and strips pay, by `speed/device_matrices.py`."""
 
-from benchmarks.device_matrices import measure
 from benchmarks.gpu.session import Session
+from benchmarks.speed.device_matrices import measure
 
 
 def run(session: Session) -> None:

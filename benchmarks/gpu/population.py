@@ -9,12 +9,12 @@ from typing import Any
 
 from benchmarks.gpu.session import Session
 
-SCRIPT = Path(__file__).parents[1] / "population.py"
+SCRIPT = Path(__file__).parents[1] / "speed" / "population.py"
 BOUNDS = {"one by one": 50.0, "population, 2 cores": 5.0}
 
 
 def run(session: Session) -> None:
-    """Run `benchmarks/population.py` on the device, and compare it with the bounds."""
+    """Run `benchmarks/speed/population.py` on the device, and compare it with the bounds."""
     record = session.check("population of 128", lambda: _measure(session))
     if record is None:
         return

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from benchmarks.handbook import commands, index_page, pictures, rule_page
 from benchmarks.handbook.evidence import ROOT
-from benchmarks.markdown import with_region
+from benchmarks.tables.markdown import with_region
 from thalweg.registry import RULES, WRAPPERS
 
 INDEX = ROOT / "docs" / "optimizers" / "index.md"

@@ -5,7 +5,7 @@ import re
 
 import click
 
-from benchmarks.markdown import table
+from benchmarks.tables.markdown import table
 from thalweg.cli.main import cli
 
 ORDER = ("compare", "doctor", "show", "report", "list", "explain", "tasks", "bench")

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from benchmarks.handbook.rule_page import Subject
-from benchmarks.markdown import linked, table
+from benchmarks.tables.markdown import linked, table
 from thalweg.comparison import parse
 from thalweg.groups import GROUPS, SHORTLIST
 from thalweg.rules.explanation.explain import state_bytes

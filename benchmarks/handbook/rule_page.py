@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.handbook import evidence
 from benchmarks.handbook.example import training_example
 from benchmarks.handbook.formulas import to_latex
-from benchmarks.markdown import linked, region, table, with_region
+from benchmarks.tables.markdown import linked, region, table, with_region
 from thalweg import rules
 from thalweg.comparison import CONTENDERS, Contender, parse
 from thalweg.comparison.contenders.named import RECOMMENDED_SCALE

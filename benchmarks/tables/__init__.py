@@ -1,1 +1,1 @@
-"""Tables and sentences of the documents, by subject: `python benchmarks/table.py` writes them."""
+"""Tables and sentences of the documents, by subject: `python -m benchmarks.tables` writes them."""

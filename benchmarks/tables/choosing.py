@@ -3,7 +3,7 @@
 import statistics
 from typing import Any
 
-from benchmarks import markdown
+from benchmarks.tables import markdown
 from thalweg.comparison.protocol.design import SettingDesign
 from thalweg.comparison.results.terms import listed
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from benchmarks import markdown
+from benchmarks.tables import markdown
 from thalweg import rules
 from thalweg.registry import RULES, WRAPPERS
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import markdown
 from benchmarks.gpu.parts import PARTS
+from benchmarks.tables import markdown
 from thalweg import rules
 from thalweg.bench.floors import moved_bytes
 from thalweg.bench.sets import SETS, SETS_FOR_DEVICE

@@ -9,7 +9,7 @@ import pytest
 from benchmarks.handbook import __main__ as handbook
 from benchmarks.handbook import commands, evidence, pictures
 from benchmarks.handbook.rule_page import PAGES, Subject
-from benchmarks.markdown import linked, with_region
+from benchmarks.tables.markdown import linked, with_region
 from thalweg.groups import GROUPS, SHORTLIST
 from thalweg.registry import RULES, WRAPPERS
 

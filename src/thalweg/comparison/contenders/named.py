@@ -45,7 +45,7 @@ _RULES = [
 ]
 
 # Settings to start from without tuning, of names and of combinations: they do well on nine tasks with a linear
-# schedule, as measured by `benchmarks/recommended.py`.
+# schedule, as measured by `benchmarks/tuning/recommended.py`.
 RECOMMENDED_RECORD = "benchmarks/records/recommended.json"
 RECOMMENDED_SCALE = (  # of the trainings in the record
     "9 tasks, models of 31 to 14,026 parameters, 136 to 680 steps (of the full batch 4 to 30), linear decay"

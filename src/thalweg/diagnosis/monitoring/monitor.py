@@ -18,7 +18,7 @@ from thalweg.diagnosis.monitoring.summary import summarize
 from thalweg.diagnosis.monitoring.writers import SummaryWriter, writing
 from thalweg.errors import DiagnosisError, shown
 
-DEFAULT_EVERY = 50  # steps; benchmarks/watch.py measures what it costs
+DEFAULT_EVERY = 50  # steps; benchmarks/speed/watch.py measures what it costs
 FIRST_STEPS, FIRST_EVERY = 20, 5  # what goes wrong at once is seen at once
 READ_EVERY = 200  # steps between two readings, each of which waits for the device once
 FULL_STEPS = 8  # between full measurements: modules, sizes of weights, curvature, noise and second moments

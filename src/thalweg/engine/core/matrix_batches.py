@@ -14,7 +14,7 @@ from torch import Tensor
 from thalweg.rules.core.matrix_requests import MatrixOperation, MatrixRequest
 
 # The most rows of matrices that are stacked. On a CPU larger ones gain nothing (measured with Muon). On an H100 the
-# products of larger ones should fill the device one by one; `benchmarks/matrices.py --device cuda` measures it.
+# products of larger ones should fill the device one by one; `benchmarks/speed/matrices.py --device cuda` measures it.
 # Decompositions lose nothing in a stack: `torch.linalg` takes the matrices of a stack one by one where that is faster.
 # (On CUDA `eigh` has a driver for stacks of small matrices; each call waits once.)
 _MAX_ROWS_CPU = 96

@@ -1,6 +1,6 @@
 """Run the conformance kit on released optimizers, ours among them.
 
-`make rivals` installs the libraries; then `python benchmarks/conformance.py`.
+`make rivals` installs the libraries; then `python benchmarks/correctness/conformance.py`.
 
 Each optimizer is checked in its own process, at its defaults; a weight decay is switched on where there is one. The
 record names the versions that were installed. Only a few of HeavyBall's optimizers are checked, without compilation:
@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 
-RECORD = Path(__file__).parent / "records" / "conformance.json"
+RECORD = Path(__file__).parents[1] / "records" / "conformance.json"
 TIMEOUT_S = 600
 LIBRARIES = {
     "torch.optim": "torch",

@@ -23,18 +23,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-sys.path.insert(0, str(Path(__file__).parent / "calibration"))  # worker processes import the task from it, too
+sys.path.insert(0, str(Path(__file__).parents[1] / "calibration"))  # worker processes import the task from it, too
 from bank import TASK
 
 import thalweg
-from benchmarks.optuna_space import suggest
+from benchmarks.tuning.optuna_space import suggest
 from thalweg.bench.records import machine
 from thalweg.comparison.contenders.contender import Contender, Settings
 from thalweg.comparison.contenders.named import CONTENDERS
 from thalweg.optim.settings import keywords
 from thalweg.tasks import Task
 
-RECORD = Path(__file__).parent / "records" / "choosing.json"
+RECORD = Path(__file__).parents[1] / "records" / "choosing.json"
 NAMES = ("gd", "sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw")
 ENTRANTS = {name: CONTENDERS[name] for name in NAMES}
 PASSES = (9, 20)  # about 300 steps, and the passes of the built-in task

@@ -1,7 +1,7 @@
 """The products and decompositions of the rules of matrices on a device, and Muon on the hidden matrices of two models.
 
-`python benchmarks/matrices.py --device cuda` runs this and writes `benchmarks/records/matrices_cuda.json`. Times are
-those of events on the device, after calls that are not counted; medians of rounds. It measures what the limits in
+`python benchmarks/speed/matrices.py --device cuda` runs this and writes `benchmarks/records/matrices_cuda.json`. Times
+are those of events on the device, after calls that are not counted; medians of rounds. It measures what the limits in
 `engine/core/matrix_batches.py` and `rules/math/matrices.py` should be: up to which size stacks pay, whether half of a
 symmetric product does, and which share of the highest rate of products the iteration reaches.
 """

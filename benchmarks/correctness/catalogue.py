@@ -1,8 +1,8 @@
 """Measure how near each rule comes to its reference, and which checks of the conformance kit it passes.
 
-`python benchmarks/catalogue.py` writes `benchmarks/records/catalogue.json`; a few minutes. With names of optimizers
-(`python benchmarks/catalogue.py AdamW`) it measures these alone and keeps the rest of the record. The registry says
-which optimizers and wrappers there are; an error names those that have no case in `tests/`.
+`python benchmarks/correctness/catalogue.py` writes `benchmarks/records/catalogue.json`; a few minutes. With names of
+optimizers (`python benchmarks/correctness/catalogue.py AdamW`) it measures these alone and keeps the rest of the
+record. The registry says which optimizers and wrappers there are; an error names those that have no case in `tests/`.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from thalweg.registry import RULES, WRAPPERS
 from thalweg.testing import check_optimizer
 from thalweg.testing.conformance import CheckResult
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 RECORD = ROOT / "benchmarks" / "records" / "catalogue.json"
 
 

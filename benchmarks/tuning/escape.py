@@ -1,8 +1,8 @@
 """Measure how often training reaches the good minimum, with and without each escape of a diagnosis.
 
-`python benchmarks/escape.py` writes `benchmarks/records/escape.json`; some minutes on one core, or with `--quick` some
-seconds without a record. A start is a seed. Each escape is the change that a diagnosis offers for a plateau, at its
-defaults, on the same starts and as many steps:
+`python benchmarks/tuning/escape.py` writes `benchmarks/records/escape.json`; some minutes on one core, or with
+`--quick` some seconds without a record. A start is a seed. Each escape is the change that a diagnosis offers for a
+plateau, at its defaults, on the same starts and as many steps:
 
 - Rastrigin and Ackley in two dimensions from anywhere within 4 of the minimum, by Adam: the minimum is reached if the
   lowest height of the last 20 steps is below that of any other minimum.
@@ -26,7 +26,7 @@ from thalweg.diagnosis.changes import ESCAPES, Change
 from thalweg.diagnosis.run_training import plain_step
 from thalweg.tasks import Training, load
 
-RECORD = Path(__file__).parent / "records" / "escape.json"
+RECORD = Path(__file__).parents[1] / "records" / "escape.json"
 # The heights of the second lowest minima are 0.995 and 2.580.
 HEIGHTS = {"rastrigin": 0.99, "ackley": 2.57}
 LEAST_ACCURACY = 0.9

@@ -2,7 +2,7 @@
 
 For each task AdamW's learning rate is tuned on a grid and its gradients of thirty steps are recorded. Every other rule
 is trained at the transferred rate, at AdamW's rate, at its default, and on a grid of its own, all from the same seeds.
-`python benchmarks/transfer.py` writes `benchmarks/records/transfer.json`; a few minutes on two cores.
+`python benchmarks/tuning/transfer.py` writes `benchmarks/records/transfer.json`; a few minutes on two cores.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from thalweg.optim.transfer import Match
 from thalweg.tasks import Task
 from thalweg.tasks.catalogue import BUILT_IN
 
-RECORD = Path(__file__).parent / "records" / "transfer.json"
+RECORD = Path(__file__).parents[1] / "records" / "transfer.json"
 TASKS = {"digits": 20, "breast-cancer": 20, "patches": 10, "elevation": 8, "modular-addition": 15}  # with their passes
 SOURCE = "adamw"
 TARGETS = ("lion", "signum", "momentum", "rmsprop", "nadam", "adagrad", "muon+adamw")

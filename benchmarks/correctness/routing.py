@@ -1,4 +1,4 @@
-"""Routing of the models of transformers: `python benchmarks/routing.py`, four minutes, no network.
+"""Routing of the models of transformers: `python benchmarks/correctness/routing.py`, four minutes, no network.
 
 Each `For...` class and each base model that can be made from a configuration is made on the meta device, with two
 layers where its configuration allows, and routed with `optim.route(model, "muon")`. The parameters that Muon must not
@@ -28,7 +28,7 @@ from torch import nn
 
 from thalweg import optim
 
-RECORD = Path(__file__).parent / "records" / "routing.json"
+RECORD = Path(__file__).parents[1] / "records" / "routing.json"
 TIMEOUT_S = 20
 LABELS = 7  # equals no width
 _KIND = re.compile(r".*(For[A-Z]\w+|LMHeadModel|DoubleHeadsModel|Model)")

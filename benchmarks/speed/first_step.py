@@ -15,7 +15,7 @@ from pathlib import Path
 
 from thalweg.bench.records import machine
 
-RECORD = Path(__file__).parent / "records" / "first_step.json"
+RECORD = Path(__file__).parents[1] / "records" / "first_step.json"
 ROUNDS = 7
 
 SCRIPT = """

@@ -24,7 +24,7 @@ from thalweg.comparison.results.store import Store
 from thalweg.comparison.training.result import Evaluation, TrainingResult
 
 HERE = Path(__file__).parent
-RECORD = HERE / "records" / "store_overhead.json"
+RECORD = HERE.parent / "records" / "store_overhead.json"
 TRIALS, TRIAL_S = 1000, 1.0
 SCHEDULE = TrainingSchedule(680, "linear", num_evaluations=16)
 BATCHES = (1, 8, 32)

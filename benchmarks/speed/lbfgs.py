@@ -1,10 +1,10 @@
 """The time of an evaluation of L-BFGS, beside torch.optim.LBFGS on the same problem.
 
-`python benchmarks/lbfgs.py` writes `benchmarks/records/lbfgs.json`; two minutes on one core, or with `--quick` some
-seconds without a record. A problem is a network that fits a function on a full batch, with history sizes from 10 to 100
-and with both kinds of steps. Both optimizers first fill their history; then they take steps in turn, in rounds. The
-time of a step is divided by the calls of the closure in it. The closure's own time is in the evaluation of both: it is
-what a user waits for. The time beside the closure is given too.
+`python benchmarks/speed/lbfgs.py` writes `benchmarks/records/lbfgs.json`; two minutes on one core, or with `--quick`
+some seconds without a record. A problem is a network that fits a function on a full batch, with history sizes from 10
+to 100 and with both kinds of steps. Both optimizers first fill their history; then they take steps in turn, in rounds.
+The time of a step is divided by the calls of the closure in it. The closure's own time is in the evaluation of both: it
+is what a user waits for. The time beside the closure is given too.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from torch import nn
 from thalweg import optim
 from thalweg.bench.bench import machine
 
-RECORD = Path(__file__).parent / "records" / "lbfgs.json"
+RECORD = Path(__file__).parents[1] / "records" / "lbfgs.json"
 PROBLEMS = {"2 x 32": (2, 32), "3 x 64": (3, 64), "4 x 256": (4, 256)}  # hidden layers and their width
 HISTORIES = (10, 30, 100)
 ROUNDS = 9

@@ -1,10 +1,10 @@
 """The step time of every rule for each byte that it must move, beside torch's fused AdamW.
 
-`python benchmarks/rules.py` writes `benchmarks/records/rules.json`; eight minutes on two cores. Steps are timed on the
-parameters of GPT-2, where memory bandwidth limits them. The bytes of a rule are those of its parameter, gradient and
-state, each as often as a pass reads or writes it; fused AdamW reads 16 for each parameter and writes 12. Passes that
-only read are also compared with the reading alone, because a machine may write while it reads.
-Rules of matrices are in `matrices.py`.
+`python benchmarks/speed/rules.py` writes `benchmarks/records/rules.json`; eight minutes on two cores. Steps are timed
+on the parameters of GPT-2, where memory bandwidth limits them. The bytes of a rule are those of its parameter, gradient
+and state, each as often as a pass reads or writes it; fused AdamW reads 16 for each parameter and writes 12. Passes
+that only read are also compared with the reading alone, because a machine may write while it reads. Rules of matrices
+are in `matrices.py`.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from thalweg.bench.records import machine
 from thalweg.bench.sets import SETS
 from thalweg.registry import RULES
 
-RECORD = Path(__file__).parent / "records" / "rules.json"
+RECORD = Path(__file__).parents[1] / "records" / "rules.json"
 ROUNDS = 7
 FUSED_READ, FUSED_WRITTEN = 16, 12  # parameter and two moments; and the gradient, which is only read
 

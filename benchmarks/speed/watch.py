@@ -2,7 +2,7 @@
 
 Run on an idle machine, on one core::
 
-    taskset -c 1 python benchmarks/watch.py
+    taskset -c 1 python benchmarks/speed/watch.py
 
 It writes ``benchmarks/records/watch.json``: for each task the median processor seconds of a step that is not watched,
 and what watching adds at the default setting and at every step, as the median over rounds of ratios of neighbouring
@@ -26,7 +26,7 @@ from thalweg.comparison.training.runs import micro_batches
 from thalweg.diagnosis.monitoring import Monitor
 from thalweg.tasks import load
 
-RECORD = Path(__file__).parent / "records" / "watch.json"
+RECORD = Path(__file__).parents[1] / "records" / "watch.json"
 TASKS = ("digits-cnn", "characters")
 BLOCK = 200  # steps: four monitored ones at the default setting, and one reading
 SETTINGS: dict[str, int | None] = {"default": None, "every step": 1}

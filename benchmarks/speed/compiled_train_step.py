@@ -20,7 +20,7 @@ from torch._dynamo.utils import counters
 from thalweg import optim
 from thalweg.bench.records import machine
 
-RECORD = Path(__file__).parent / "records" / "compiled_train_step.json"
+RECORD = Path(__file__).parents[1] / "records" / "compiled_train_step.json"
 ROUNDS = 30
 STEPS = 10  # in a round
 MODELS = {"16 layers of 64": (16, 64, 16), "6 layers of 512": (6, 512, 64)}  # layers, width, examples

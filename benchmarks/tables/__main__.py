@@ -1,27 +1,24 @@
-"""Write the tables of the documents from the committed records: `python benchmarks/table.py`.
+"""Write the tables of the documents from the committed records: `python -m benchmarks.tables`.
 
 Measurements come from the records in `benchmarks/records` and `lab/records`. Facts that a rule declares (scope, weight
 decay, state, advice) come from the registry of rules, so that a new optimizer is in the documents without another edit.
-The tables are in `benchmarks/tables`, by subject; those of one benchmark are beside it.
+The tables are in the files of this folder, by subject; those of one benchmark are beside it.
 """
 
 import argparse
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))  # where a script finds the folder that it lies in as a package
+from benchmarks.choosing_in_the_wild import regret_record, replay, truth_tables
+from benchmarks.doctor import tables as doctor_tables
+from benchmarks.tables import calibration, choosing, evidence, gpu, speed
+from benchmarks.tables.markdown import region_names, with_region
+from benchmarks.tables.module_map import module_map
 
-from benchmarks.choosing_in_the_wild import regret_record, replay, truth_tables  # noqa: E402
-from benchmarks.doctor import tables as doctor_tables  # noqa: E402
-from benchmarks.markdown import region_names, with_region  # noqa: E402
-from benchmarks.tables import calibration, choosing, evidence, gpu, speed  # noqa: E402
-from benchmarks.tables.module_map import module_map  # noqa: E402
-
-AUTHOR = "benchmarks/table.py"  # the name in the marks of its regions
+ROOT = Path(__file__).parents[2]
+AUTHOR = "benchmarks/tables"  # the name in the marks of its regions
 RECORDS = ROOT / "benchmarks" / "records"
 Record = Any  # parsed JSON
 

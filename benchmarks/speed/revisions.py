@@ -1,8 +1,8 @@
 """Steps of two revisions of thalweg on the CPU, in interleaved processes: whether a change made anything slower.
 
-``python benchmarks/revisions.py PATH_OF_ANOTHER_CHECKOUT`` times the other checkout and this one in turn and prints,
-for each rule and set of parameters, the ratio of this one to the other. Run nothing else beside it. The script writes
-the record. Its sets are those of ``thalweg bench``, and "tiny": four tensors of 64 elements, where all time is
+``python benchmarks/speed/revisions.py PATH_OF_ANOTHER_CHECKOUT`` times the other checkout and this one in turn and
+prints, for each rule and set of parameters, the ratio of this one to the other. Run nothing else beside it. The script
+writes the record. Its sets are those of ``thalweg bench``, and "tiny": four tensors of 64 elements, where all time is
 overhead.
 """
 
@@ -16,8 +16,8 @@ from pathlib import Path
 
 from thalweg.bench.records import machine
 
-HERE = Path(__file__).parent
-RECORD = HERE / "records" / "revisions.json"
+ROOT = Path(__file__).parents[2]
+RECORD = ROOT / "benchmarks" / "records" / "revisions.json"
 
 SCRIPT = """
 import json, statistics, time, warnings
@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument("other", type=Path, help="another checkout of thalweg")
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
-    checkouts = {"other": arguments.other.resolve(), "this": HERE.parent}
+    checkouts = {"other": arguments.other.resolve(), "this": ROOT}
     seconds: dict[str, list[dict[str, float]]] = {name: [] for name in checkouts}
     for turn in range(arguments.rounds):
         for name in sorted(checkouts, reverse=turn % 2 == 1):

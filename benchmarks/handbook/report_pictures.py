@@ -2,7 +2,7 @@
 
 Run it with Debian's ``chromium`` installed::
 
-    python benchmarks/pictures.py
+    python -m benchmarks.handbook.report_pictures
 
 It runs the comparison of the README's example (its store stays in ``build/pictures``, so a second run only draws), and
 writes ``docs/images/report-light.png`` and ``report-dark.png``: the top of the page at 1280 pixels.
@@ -18,7 +18,7 @@ from typing import Any
 import thalweg
 from thalweg.report import write
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 IMAGES = ROOT / "docs" / "images"
 STORE = ROOT / "build" / "pictures" / "store.sqlite"
 CONTENDERS, BUDGET = ["sgd", "momentum", "adamw"], "40trials"

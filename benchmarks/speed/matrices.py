@@ -1,10 +1,11 @@
 """The step time of the rules of matrices, beside torch's Muon and pytorch_optimizer's SOAP and Shampoo.
 
-`make rivals` installs the libraries; then `python benchmarks/matrices.py` writes `benchmarks/records/matrices.json`;
-eight minutes on two cores. The matrices are those of layers of GPT-2, or many small ones of one shape, for which the
-batched backend is compared with the loop. Muon is measured with both polynomials, and with the spread of the singular
-values of its step. SOAP and Shampoo are timed over a whole cycle of ten steps, at the end of which they turn their
-directions or take their roots, at equal settings; choices that only we offer run beside them. Rounds are interleaved.
+`make rivals` installs the libraries; then `python benchmarks/speed/matrices.py` writes
+`benchmarks/records/matrices.json`; eight minutes on two cores. The matrices are those of layers of GPT-2, or many small
+ones of one shape, for which the batched backend is compared with the loop. Muon is measured with both polynomials, and
+with the spread of the singular values of its step. SOAP and Shampoo are timed over a whole cycle of ten steps, at the
+end of which they turn their directions or take their roots, at equal settings; choices that only we offer run beside
+them. Rounds are interleaved.
 
 With `--device cuda` the measurements of `device_matrices.py` are made instead, in a minute or two; `--small` tries the
 program with toys, on any device, and writes nothing.
@@ -24,14 +25,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import device_matrices
 import torch
 from torch import Tensor, nn
 
+from benchmarks.speed import device_matrices
 from thalweg import optim
 from thalweg.bench.records import machine
 
-RECORD = Path(__file__).parent / "records" / "matrices.json"
+RECORD = Path(__file__).parents[1] / "records" / "matrices.json"
 CYCLE = 10
 
 

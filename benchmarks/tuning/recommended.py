@@ -37,7 +37,7 @@ from thalweg.comparison.training.workload import as_workload
 from thalweg.rules import Range
 from thalweg.tasks.catalogue import BUILT_IN
 
-RECORD = Path(__file__).parent / "records" / "recommended.json"
+RECORD = Path(__file__).parents[1] / "records" / "recommended.json"
 # With their passes, fewer than those of the built-in task where a training would take long; the longest first.
 TASKS = {
     "digits-cnn": 4,

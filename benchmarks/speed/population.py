@@ -26,7 +26,7 @@ from thalweg.engine.graphs import GraphCache
 from thalweg.tasks import Task
 from thalweg.tasks.built_in.digits import digits
 
-RECORDS = Path(__file__).parent / "records"
+RECORDS = Path(__file__).parents[1] / "records"
 MEMBERS = 128
 ROUNDS = 30
 SCHEDULE = 100_000  # steps, so that the learning rate changes in every step of the benchmark
