@@ -35,7 +35,7 @@ KINDS = {
     "src/thalweg/report/static/*.css": 60 * KB,
     "tests/*.py": 60 * KB,
     "cases/*.py": 60 * KB,
-    "benchmarks/*.py": 60 * KB,
+    "benchmarks/*/*.py": 60 * KB,
     "examples/*.py": 30 * KB,
     "docs/*.py": 60 * KB,
     ".ci/run": 5 * KB,
@@ -103,6 +103,22 @@ def test_every_kind_has_files(tracked: list[str]) -> None:
     assert used >= KINDS.keys() | TOP_LEVEL, "a kind without a file: remove it"
 
 
+def test_the_programs_that_documents_and_sources_name_exist(tracked: list[str]) -> None:
+    texts = [path for path in tracked if path.endswith((".md", ".py")) or path == "Makefile"]
+    history = ("CHANGELOG.md", "lab/", "tests/")  # the past; paths that tests make up
+    wrong = []
+    for path in texts:
+        if path.startswith(history):
+            continue
+        text = (ROOT / path).read_text()
+        named = re.findall(r"(?<![\w./-])((?:benchmarks|cases|docs|examples|tests)/[\w/-]+\.py)\b", text)
+        modules = re.findall(r"python -m ((?:benchmarks|cases)[\w.]*\w)", text)
+        packages = [module.replace(".", "/") for module in modules]
+        programs = [f"{name}.py" if f"{name}.py" in tracked else f"{name}/__main__.py" for name in packages]
+        wrong += [f"{path}: {name}" for name in [*named, *programs] if name not in tracked and "/NAME.py" not in name]
+    assert not wrong, "these programs do not exist; correct the names"
+
+
 @pytest.mark.parametrize(
     "path",
     [
@@ -111,6 +127,7 @@ def test_every_kind_has_files(tracked: list[str]) -> None:
         "src/thalweg/engine/kernels/step.so",
         "src/thalweg/notes.json",
         "benchmarks/records/steps.py.orig",
+        "benchmarks/steps.py",  # each program lies in the folder for what it measures
         "runs/demo/results.db",
         "docs/choosing/chart.png",
         "build/page.html",
