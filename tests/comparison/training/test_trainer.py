@@ -3,7 +3,6 @@
 import math
 import re
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,38 +10,19 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import thalweg
+from tests.comparison.training.small_task import SCHEDULE, TRIALS, loaders, small
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.named import CONTENDERS, DEFAULT
 from thalweg.comparison.contenders.parsing import parse
 from thalweg.comparison.contenders.schedule import TrainingSchedule
-from thalweg.comparison.training import stopwatch, timing
 from thalweg.comparison.training.population_run import PopulationRun
 from thalweg.comparison.training.result import TrainingResult
 from thalweg.comparison.training.runs import SingleRun, Trial
-from thalweg.comparison.training.timing import measure_task
 from thalweg.comparison.training.trainer import follow, run_function
 from thalweg.comparison.training.workload import as_workload
 from thalweg.errors import TaskError
 from thalweg.registry import WRAPPERS
-from thalweg.tasks import Splits, Task, TrainingFunction, load
-
-X, Y = torch.ones(20, 3), torch.ones(20, 1)
-SCHEDULE = TrainingSchedule(steps=30, schedule="linear", num_evaluations=3)
-TRIALS = [Trial({"lr": lr}, seed) for lr, seed in ((0.01, 1), (0.03, 1), (0.1, 2))]
-
-
-def small(**changes: object) -> Task:
-    """A small regression, whose data and model can be changed."""
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(100, 3, generator=generator)
-    parts = {
-        "model": lambda: nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1)),
-        "loss": thalweg.supervised(nn.functional.mse_loss),
-        "data": (x, x.sum(1, keepdim=True).sin()),
-        "batch_size": 16,
-        "passes": 6,
-    }
-    return Task(**{**parts, **changes})
+from thalweg.tasks import Splits, TrainingFunction, load
 
 
 @pytest.mark.parametrize("name", [*DEFAULT, "nesterov", "lion", "nadamw", "lamb", "dog", "cautious(clip(adamw))"])
@@ -151,104 +131,6 @@ def test_a_training_that_raises_is_a_result_and_spares_the_others() -> None:
     assert re.fullmatch(rf"ValueError: too large for me \(at {re.escape(__file__)}:\d+\)", results[0].message)
 
 
-def loaders() -> Splits:
-    x = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
-    data = TensorDataset(x, x.sum(1, keepdim=True))
-    return Splits(*(DataLoader(data, batch_size=10, shuffle=shuffle) for shuffle in (True, False, False)))
-
-
-class Batched(nn.Module):
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.inner = nn.Sequential(nn.Linear(3, 4), inner, nn.Linear(4, 1))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.inner(x)
-
-
-class Counting(nn.Module):
-    """Keeps a buffer by assigning it anew, which a population would not see."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("calls", torch.zeros(()))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        self.calls = self.calls + 1
-        return x * (1 + 1e-3 * self.calls)
-
-
-class Branching(nn.Module):
-    """vmap cannot follow a branch that depends on data."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = nn.Linear(3, 1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.linear(x) if float(x.detach().sum()) > 1e9 else self.linear(x).tanh()
-
-
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        ({"data": loaders}, "one by one: the data come from a DataLoader"),
-        ({"model": lambda: Batched(nn.BatchNorm1d(4))}, "one by one: the model changes its buffers as it trains"),
-        ({"model": lambda: Batched(Counting())}, "one by one: the model changes its buffers as it trains"),
-        (
-            {"model": lambda: Batched(nn.Linear(4, 4).requires_grad_(False))},
-            "one by one: a part of the model is frozen",
-        ),
-        ({"model": Branching}, "one by one: vmap cannot take the model (RuntimeError: vmap"),
-        ({"model": lambda: nn.Sequential(nn.Linear(3, 1500), nn.Linear(1500, 1500), nn.Linear(1500, 1))}, "one by one"),
-    ],
-)
-def test_a_model_that_cannot_be_stacked_trains_one_by_one_and_says_why(changes: dict, reason: str) -> None:
-    task, contender = small(**changes), CONTENDERS["sgd"]
-    mode = measure_task(task, contender, SCHEDULE, 0).mode
-    assert mode.members == 1
-    assert mode.reason.startswith(reason)
-    (result,) = as_workload(task).train(contender, [Trial({"lr": 0.01}, 0)], SCHEDULE)
-    assert result.status == "ok"
-    assert result.train < result.evaluations[0].train
-
-
-@pytest.mark.parametrize("gain", [1000.0, 1e-3])
-@pytest.mark.parametrize(("name", "members"), [("digits", 32), ("rosenbrock", 128), ("patches", 8), ("digits-cnn", 1)])
-def test_the_clock_does_not_choose_between_a_population_and_one_by_one(
-    name: str, members: int, gain: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A gain of a population that is made up, far above and far below 1."""
-
-    def made_up(action: object, *_: object) -> float:
-        run = next(cell.cell_contents for cell in action.__closure__ if hasattr(cell.cell_contents, "members"))
-        return 1.0 if isinstance(run, SingleRun) else run.members / gain
-
-    monkeypatch.setattr(timing, "seconds_of", made_up)
-    measurement = measure_task(load(name), CONTENDERS["adam"], TrainingSchedule(660, "linear"), 0)
-    mode = measurement.mode
-    assert mode.members == members
-    assert mode.reason.startswith(
-        f"population of {members} under vmap: its operations are small" if members > 1 else "one by one: its operations"
-    )
-    evaluations = len(TrainingSchedule(660, "linear").evaluation_steps())
-    assert mode.seconds(128) == pytest.approx(128 * (660 + evaluations) / (gain if members > 1 else 1))
-    monkeypatch.undo()
-    timed = measure_task(load(name), CONTENDERS["adam"], TrainingSchedule(660, "linear"), 0)
-    assert (timed.mode.members, timed.mode.reason) == (mode.members, mode.reason)
-    assert timed.nominal_s == measurement.nominal_s > 0
-
-
-def test_one_call_that_was_held_up_does_not_decide_a_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, lengths = [0.0], iter([0.2, 0.01, 0.01])
-    monkeypatch.setattr(stopwatch.time, "perf_counter", lambda: clock[0])
-
-    def action() -> None:
-        clock[0] += next(lengths)
-
-    assert timing.seconds_of(action) == pytest.approx(0.01)
-
-
 def test_the_shuffling_of_a_loader_follows_from_the_seed() -> None:
     task = small(data=loaders)
     first, second, third = (
@@ -344,62 +226,6 @@ def test_a_function_that_makes_no_optimizer_is_refused() -> None:
 
     with pytest.raises(TaskError, match=r"train: the function must call make_optimizer\(model\), and did not"):
         thalweg.compare(train, ["sgd"], budget="2trials")
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"loss": lambda model, batch: model(batch[0])}, r"the loss must be a 0-d tensor, got shape \(60, 1\)"),
-        ({"loss": lambda model, batch: 3.0}, "the loss must be a 0-d tensor, got float"),
-        ({"loss": lambda model, batch: model(batch[0]).mean() * math.nan}, "finite before the first step, got nan"),
-        ({"model": lambda: nn.Linear(4, 1)}, "the task must train, got RuntimeError: mat1 and mat2 shapes"),
-        (
-            {"model": lambda: nn.Linear(3, 1) / 2},
-            "the model function must run without an error, got TypeError: unsupported operand",
-        ),
-        ({"data": lambda: torch.load("/no/such/file")}, "data must be readable, got FileNotFoundError"),
-        ({"data": Splits((X, Y), (X, Y), (X[:, :2], Y))}, "the task must train, got RuntimeError: mat1 and mat2"),
-        (
-            {"data": Splits((X, Y), (X, Y), (X * math.nan, Y))},
-            "the test loss must be finite before the first step, got nan",
-        ),
-        ({"data": Splits(None, (X, Y), None)}, "the train split must hold data if another split does, got None"),
-        (
-            {"data": Splits(iter([]), (X, Y), (X, Y))},
-            "the train loader must be readable many times, got list_iterator, which can be read once",
-        ),
-        (
-            {"loss": lambda model, batch: (model(batch[0]) * 0).sqrt().mean()},
-            "training loss must be finite after a first step of length zero, so the gradient is at fault, got nan",
-        ),
-    ],
-)
-def test_a_task_that_cannot_train_at_all_is_refused_before_the_first_trial(changes: dict, message: str) -> None:
-    with pytest.raises(TaskError, match=message):
-        thalweg.compare(small(**changes), ["sgd"], budget="1trial")
-
-
-def test_gradient_descent_is_refused_where_there_is_no_full_batch() -> None:
-    with pytest.raises(TaskError, match="gd needs all training data in one batch, got a DataLoader"):
-        thalweg.compare(small(data=loaders), ["gd"], budget="1trial")
-    with pytest.raises(TaskError, match="gd needs all training data in one batch, got a function that makes its own"):
-        thalweg.compare(lambda make_optimizer, report: None, ["gd"], budget="1trial")
-
-
-def test_a_function_that_always_raises_is_the_tasks_fault(tmp_path: Path) -> None:
-    called = tmp_path / "called"  # a file, since trainings run in other processes
-
-    def train(make_optimizer, report):
-        if called.exists():  # the first training went well
-            raise RuntimeError("my CSV is missing")
-        make_optimizer([nn.Parameter(torch.ones(1))])
-        report(1.0)
-        called.touch()
-
-    with pytest.raises(TaskError, match=r"3 of 4 failed with RuntimeError: my CSV is missing .* should succeed fails"):
-        thalweg.compare(train, ["sgd", "adam"], budget="4trials", workers=1)
-    with pytest.raises(TaskError, match="train: .*RuntimeError: my CSV is missing"):
-        thalweg.compare(train, ["sgd", "adam"], budget="4trials", workers=1)
 
 
 def test_a_contender_pinned_everywhere_still_trains() -> None:
