@@ -3,27 +3,22 @@
 import copy
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 from torch.optim import lr_scheduler
 from torch.optim.swa_utils import SWALR
 
-from cases import cuda_stub
 from cases import rules as rule_cases
 from cases import wrappers as wrapper_cases
 from cases.recorded_graph import HostAccessError, RecordedGraph
 from cases.wrappers import make_optimizer
+from tests.optim.captured.twins import Shapes, assert_equal, parameters, set_gradients
 from thalweg import optim, rules
-from thalweg.errors import KeywordError, ParameterError, SettingError
-from thalweg.optim.captured import steps
+from thalweg.errors import KeywordError
 from thalweg.optim.captured.steps import check_rule
-from thalweg.optim.settings import device_groups
-
-Shapes = Sequence[tuple[int, ...]]
 
 
 def can_be_captured(rule: rules.Rule) -> bool:
@@ -40,32 +35,6 @@ CASES: list[tuple[rules.Rule, Shapes]] = [
 ]
 CASES += [(rules.AdamW(lr=0.01), ((5, 3), (7,), ()))]
 each_case = pytest.mark.parametrize(("rule", "shapes"), CASES, ids=[f"{k}-{r.name}" for k, (r, _) in enumerate(CASES)])
-
-
-def parameters(shapes: Shapes, dtype: torch.dtype = torch.float32) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    return [torch.randn(shape, generator=generator).to(dtype).requires_grad_() for shape in shapes]
-
-
-def set_gradients(params: Sequence[Tensor], step: int) -> None:
-    """Write the gradients of a step, always to the same memory."""
-    generator = torch.Generator().manual_seed(step)
-    with torch.no_grad():
-        for param in params:
-            grad = torch.randn(param.shape, generator=generator).to(param.dtype)
-            param.grad = grad if param.grad is None else param.grad.copy_(grad)
-
-
-def assert_equal(one: optim.RuleOptimizer, other: optim.RuleOptimizer) -> None:
-    """Check that parameters and state are equal, to the bit."""
-    pairs = [
-        zip(a["params"], b["params"], strict=True) for a, b in zip(one.param_groups, other.param_groups, strict=True)
-    ]
-    for a, b in (pair for group in pairs for pair in group):
-        assert torch.equal(a, b)
-        assert one.state[a].keys() == other.state[b].keys()
-        for key, entry in one.state[a].items():
-            assert torch.equal(entry, other.state[b][key]), key
 
 
 @each_case
@@ -301,119 +270,3 @@ def test_checkpoints_load_both_ways_and_from_torch() -> None:
     assert torch.allclose(ours.param_groups[0]["params"][0], straight.param_groups[0]["params"][0], rtol=1e-5)
     torch.optim.Adam(parameters([(4, 3)]), lr=0.05).load_state_dict(ours.state_dict())
     assert copy.deepcopy(ours).param_groups[0]["lr"] == 0.05
-
-
-@pytest.mark.parametrize(
-    "rule",
-    [
-        rules.SAM(rules.SGD()),
-        rules.LBFGS(),
-        rules.Shampoo(),
-        rules.SOAP(),
-        rules.PSGDKron(),
-        rules.GaLore(rules.Adam()),
-    ],
-    ids=lambda rule: rule.name,
-)
-def test_steps_that_the_host_decides_are_refused(rule: rules.Rule) -> None:
-    with pytest.raises(KeywordError, match="capturable must be False, since"):
-        make_optimizer(rule, parameters([(4, 3)]), capturable=True)
-    switched = rules.Switched((rules.Adam(), rules.SGD()), switch_at=3)
-    with pytest.raises(KeywordError, match="another rule takes over"):
-        make_optimizer(switched, parameters([(4, 3)]), capturable=True)
-
-
-def capture(monkeypatch: pytest.MonkeyPatch, *optimizers: optim.RuleOptimizer) -> None:
-    """Let optimizers believe that they are on a GPU, and that a graph is captured."""
-    for module in (device_groups, steps):
-        monkeypatch.setattr(module, "is_capturing", lambda: True)
-    for optimizer in optimizers:
-        optimizer._on_gpu = True
-
-
-def test_captures_that_would_be_wrong_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    default, captured = optim.Adam(parameters([(4,), (3,)])), optim.Adam(parameters([(4,), (3,)]), capturable=True)
-    fresh = optim.Adam(parameters([(4,)]), capturable=True)
-    for optimizer in (default, captured, fresh):
-        set_gradients(optimizer.param_groups[0]["params"], 1)
-    default.step()
-    captured.step()
-    capture(monkeypatch, default, captured, fresh)
-    with pytest.raises(ParameterError, match="unless capturable=True"):
-        default.step()
-    with pytest.raises((ParameterError, SettingError), match="Take a step before"):
-        fresh.step()
-    captured.step()
-    with pytest.raises(SettingError, match="lr must not be set while a step is captured"):
-        captured.param_groups[0]["lr"] = 0.5
-    captured.param_groups[0]["params"][1].grad = None
-    with pytest.raises(ParameterError, match=r"one of shape \(3,\) without"):
-        captured.step()
-
-
-def test_settings_and_gradients_that_cannot_be_carried_are_refused() -> None:
-    with pytest.raises(SettingError, match="momentum must not start at 0 as a tensor"):
-        optim.SGD(parameters([(3,)]), lr=0.1, momentum=torch.tensor(0.0), capturable=True)
-    with pytest.raises(KeywordError, match="capturable and differentiable"):
-        optim.SGD(parameters([(3,)]), lr=0.1, capturable=True, differentiable=True)
-    with pytest.raises(SettingError, match="lr must be on the device of the parameters"):
-        optim.SGD([torch.ones(3, device="meta", requires_grad=True)], lr=torch.tensor(0.1), capturable=True)
-    (param,) = parameters([(3, 2)])
-    optimizer = optim.SGD([param], lr=0.1, capturable=True)
-    param.grad = torch.ones(3, 2).to_sparse()
-    with pytest.raises(ParameterError, match="gradients must be dense if capturable=True"):
-        optimizer.step()
-    with pytest.raises(SettingError, match="backend='compiled' must be possible, but capturable=True"):
-        optim.SGD([param], lr=0.1, capturable=True, backend="compiled").step()
-    optimizer = optim.Adam([param], capturable=True)
-    optimizer.found_inf = torch.zeros(())
-    with pytest.raises(ParameterError, match="a scaler must step without a closure"):
-        optimizer.step(lambda: None)
-
-
-@pytest.mark.parametrize(
-    "rule", [rules.AdamW(lr=0.05), rules.LAMB(lr=0.05), rules.Prodigy()], ids=lambda rule: rule.name
-)
-def test_kernels_read_the_rows_the_scale_and_the_overflow_on_the_device(rule: rules.Rule) -> None:
-    default = make_optimizer(rule, parameters([(40, 3), (5,), (300,)]), backend="loop")
-    with cuda_stub.installed():
-        captured = make_optimizer(rule, parameters([(40, 3), (5,), (300,)]), capturable=True, backend="compiled")
-        for step in range(1, 7):
-            for optimizer in (default, captured):
-                set_gradients(optimizer.param_groups[0]["params"], step)
-                optimizer.param_groups[0]["lr"] = 0.1 / step
-            for param in captured.param_groups[0]["params"]:
-                param.grad *= 4
-            captured.grad_scale, captured.found_inf = torch.tensor(4.0), torch.tensor(float(step == 3))
-            if step != 3:
-                default.step()
-            captured.step()
-            assert_equal(default, captured)
-        assert {param.choice.backend for param in captured.plan.parameters} == {"compiled"}
-
-
-@pytest.mark.parametrize(
-    "rule",
-    [rules.NAdam(), rules.ScheduleFreeAdamW(lr=0.05), rules.PolyakAverage(rules.WarmRestarts(rules.Adam(), period=3))],
-    ids=lambda rule: rule.name,
-)
-def test_the_scalar_kernel_takes_part_in_steps_of_every_rounding(rule: rules.Rule) -> None:
-    """One launch computes the rows and one counts; no number is uploaded."""
-    for rounding in ("nearest", "stochastic"):
-        shapes, dtype = [(40, 3), (5,), (300,)], torch.bfloat16
-        default = make_optimizer(rule, parameters(shapes, dtype), backend="loop", rounding=rounding, seed=7)
-        with cuda_stub.installed() as stub:
-            options: dict[str, Any] = {"rounding": rounding, "seed": 7, "capturable": True, "backend": "compiled"}
-            captured = make_optimizer(rule, parameters(shapes, dtype), **options)
-            for step in range(1, 9):
-                for optimizer in (default, captured):
-                    set_gradients(optimizer.param_groups[0]["params"], step)
-                    optimizer.param_groups[0]["lr"] = 0.1 / step
-                before = stub.num_launches, stub.num_uploads
-                captured.found_inf = torch.tensor(float(step == 4))
-                if step != 4:
-                    default.step()
-                captured.step()
-                assert_equal(default, captured)
-                if step > 1:  # at the first step kernels are tried
-                    assert (stub.num_launches - before[0], stub.num_uploads - before[1]) == (3, 0)
