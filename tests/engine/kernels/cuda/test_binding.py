@@ -1,10 +1,6 @@
 """Optimizers on a stub of a CUDA device: everything of the path to a GPU but the GPU."""
 
-import ctypes
-import logging
 import threading
-from array import array
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,34 +10,17 @@ from torch.optim import lr_scheduler
 
 from cases.cuda_stub import StubDevice, installed
 from cases.rules import ELEMENTWISE, REDUCING, SHAPES, Case
+from tests.engine.kernels.cuda.stepped import filled, on_loop, train
 from tests.engine.stepping import ALL_SHAPES, assert_same_bits, run_case, take_steps
 from thalweg import optim, rules
 from thalweg.engine import backends
-from thalweg.engine.core import memory_probe
 from thalweg.engine.core.batch import ParameterBatch
-from thalweg.engine.core.memory_probe import MemoryProbe
 from thalweg.engine.core.program import Program
 from thalweg.engine.eager import loop
 from thalweg.engine.kernels import kernel, kernel_cache
-from thalweg.engine.kernels.c_kernel import separate_memory_probe
 from thalweg.engine.kernels.cuda.kernel import BoundCudaKernel
-from thalweg.engine.kernels.kernel_spec import MissingToolError, UnavailableError
 
 WHOLE_SHAPES = (*SHAPES, (2, 3, 4), (70, 131), (33, 5))
-
-
-@pytest.fixture
-def device() -> Iterator[StubDevice]:
-    """A stub that runs the steps of parameters on the CPU."""
-    with installed() as stub:
-        yield stub
-
-
-@pytest.fixture
-def no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that has no kernel yet."""
-    monkeypatch.setattr(kernel_cache, "_KERNELS", {})
-    monkeypatch.setattr(backends, "_WARNINGS", set())
 
 
 @pytest.mark.parametrize("case", [case for case in ELEMENTWISE + REDUCING if case.has_kernel], ids=str)
@@ -72,29 +51,6 @@ def test_scalars_that_differ_between_parameters_are_copied(device: StubDevice) -
     device.num_uploads = 0
     run_case(case, "compiled", torch.float32, shapes=((4,), (3,), (2,)), num_steps=7)
     assert device.num_uploads == 0  # by value
-
-
-def filled(shapes: list[tuple[int, ...]], dtype: torch.dtype = torch.float32) -> list[Tensor]:
-    """Return parameters of these shapes, with other values at each place."""
-    return [
-        (torch.cos(torch.arange(torch.Size(shape).numel()) + k).view(shape).to(dtype)).requires_grad_()
-        for k, shape in enumerate(shapes)
-    ]
-
-
-def train(optimizer: torch.optim.Optimizer, params: list[Tensor], num_steps: int = 3, first: int = 0) -> None:
-    """Take steps with gradients at new addresses."""
-    for step in range(first, first + num_steps):
-        for param in params:
-            param.grad = torch.sin(3 * param.detach() + step)
-        optimizer.step()
-
-
-def on_loop(make: Any, shapes: list[tuple[int, ...]], num_steps: int = 3) -> list[Tensor]:
-    """Return the parameters after steps on the loop."""
-    params = filled(shapes)
-    train(make(params, backend="loop"), params, num_steps)
-    return params
 
 
 @pytest.mark.parametrize(
@@ -226,94 +182,6 @@ def test_the_plan_names_the_gpu(device: StubDevice, no_kernels: None) -> None:
     assert str(optim.Muon(params[1:]).plan).startswith("loop: Muon multiplies whole matrices")
 
 
-def test_steps_run_on_an_eager_backend_until_the_kernel_is_ready(no_kernels: None, fresh_machine: object) -> None:
-    params = filled([(3,)])
-    with installed():
-        optimizer = optim.Adam(params)
-        train(optimizer, params, 1)
-        assert "until its kernel has been compiled" in str(optimizer.plan) or "compiled" in str(optimizer.plan)
-        optimizer.prepare()
-        train(optimizer, params, 2, first=1)
-        assert str(optimizer.plan).startswith("compiled: elementwise, on the GPU")
-    assert torch.equal(params[0], on_loop(optim.Adam, [(3,)])[0])
-
-
-class Failing(StubDevice):
-    """A device on which one operation fails.
-
-    Args:
-        operation: Its name.
-        error: The error.
-    """
-
-    def __init__(self, operation: str, error: Exception) -> None:
-        super().__init__()
-        self.architecture = f"failing {operation}"
-
-        def fail(*_: Any) -> Any:
-            raise error
-
-        setattr(self, operation, fail)
-
-    def image_name(self, source: str) -> str:
-        """Return a name that no cache knows."""
-        return f"{self.architecture}{len(source)}"
-
-
-@pytest.mark.parametrize(
-    ("operation", "error", "expected", "num_logged"),
-    [
-        ("compile", UnavailableError("nvrtc failed: line 3"), "nvrtc failed: line 3", 0),
-        ("load", MissingToolError("the driver (CUDA 11.8) cannot load compiled kernels"), "the driver (CUDA 11.8)", 1),
-        ("launch", RuntimeError("CUDA_ERROR_LAUNCH_FAILED"), "the kernel cannot be tried: RuntimeError: CUDA_ERROR", 0),
-    ],
-)
-def test_a_device_that_fails_leaves_steps_to_eager_backends(
-    operation: str,
-    error: Exception,
-    expected: str,
-    num_logged: int,
-    no_kernels: None,
-    fresh_machine: object,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    with installed(Failing(operation, error)), caplog.at_level(logging.WARNING, "thalweg"):
-        for make in (optim.Adam, optim.SGD):
-            params = filled([(3,)])
-            optimizer = make(params)
-            optimizer.prepare()
-            train(optimizer, params)
-            assert str(optimizer.plan).startswith(f"flat: {expected}")
-            assert torch.equal(params[0], on_loop(make, [(3,)])[0])
-    assert len(caplog.records) == num_logged
-
-
-def test_a_device_without_memory_for_tables(device: StubDevice, monkeypatch: pytest.MonkeyPatch) -> None:
-    params = filled([(3,)])
-    optim.Adam(params).prepare()  # the kernel is there
-
-    def refuse(*_: Any) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr(BoundCudaKernel, "_create_tables", refuse)
-    optimizer = optim.Adam(params)
-    train(optimizer, params)
-    assert str(optimizer.plan).startswith("flat: cpu has no memory left for the tables of its kernel")
-    assert torch.equal(params[0], on_loop(optim.Adam, [(3,)])[0])
-
-
-def test_a_kernel_that_disagrees_with_the_loop_is_never_used(no_kernels: None, fresh_machine: object) -> None:
-    class Wrong(StubDevice):
-        architecture = "wrong"
-
-        def launch(self, launches: Any, num_threads: int, stream: int) -> None:
-            super().launch(launches[:0], num_threads, stream)
-
-    with installed(Wrong()):
-        plan = optim.SGD(filled([(3,)])).prepare()
-    assert str(plan).startswith("flat: the compiled kernel and the loop disagree on this machine")
-
-
 def test_kernels_of_two_devices_share_no_sums(device: StubDevice) -> None:
     params = filled([(3, 2), (4,)])
     optimizer = optim.optimizer_for(rules.Clip(rules.SGD()))(params, backend="compiled")
@@ -372,47 +240,3 @@ def test_slices_of_stacks_are_stepped_by_their_addresses(device: StubDevice) -> 
         ends.append(params)
         assert device.num_launches - before == (backend == "compiled")
     assert all(map(torch.equal, *ends))
-
-
-def test_another_device_is_another_layout(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As after `param.data = param.data.cuda(1)`. The answers of torch are replaced: there is no such device."""
-    probe = separate_memory_probe()
-    assert probe is not None
-    param, place = torch.ones(2), {"type": 0, "index": -1}
-    query = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.POINTER(ctypes.c_int32))
-
-    def answer(key: str) -> Any:
-        def write(_: int, target: Any) -> int:
-            target[0] = place[key]
-            return 0
-
-        return query(write)
-
-    callbacks = {2: answer("type"), 7: answer("index")}
-    functions = memory_probe._functions()
-    assert functions is not None
-    addresses = [
-        ctypes.cast(callbacks[k], ctypes.c_void_p).value if k in callbacks else function
-        for k, function in enumerate(functions)
-    ]
-    monkeypatch.setattr(memory_probe, "_functions", lambda: (ctypes.c_void_p * len(addresses))(*addresses))
-    fingerprints = []
-    for kind, index in ((0, -1), (1, 0), (1, 1)):  # the CPU, and two CUDA devices
-        place.update(type=kind, index=index)
-        fingerprint, read = probe(array("Q", [id(param)]), 1)
-        assert list(read) == [param.data_ptr()]
-        fingerprints.append(fingerprint)
-    assert len(set(fingerprints)) == 3
-    assert 0 not in fingerprints
-    place.update(type=13, index=0)  # MPS, whose tensors have no address that a kernel may use
-    assert probe(array("Q", [id(param)]), 1)[0] == 0
-
-
-def test_the_memory_probe_is_a_library_by_itself(device: StubDevice) -> None:
-    probe = separate_memory_probe()
-    assert isinstance(probe, MemoryProbe)
-    params = filled([(3,), (2, 2)])
-    optimizer = optim.Adam(params, backend="compiled")
-    train(optimizer, params, 1)
-    (binding, *_) = {id(runner): runner for runner in optimizer._bindings.runners().values()}.values()
-    assert binding.batch.memory_probe is probe
