@@ -6,7 +6,7 @@ number can hide all others, and the exit code of a command tells that something 
 
 import math
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -43,8 +43,9 @@ class MissingPart:
 class Parts:
     """Makes the parts of a result, each by itself.
 
-    Attributes:
-        missing: The parts that could not be made.
+    Args:
+        find_losses: Returns the parts that the result itself lacks, each with its error. It is called whenever
+            ``missing`` is read.
 
     Example:
         >>> parts = Parts()
@@ -54,8 +55,19 @@ class Parts:
         ['the ratio']
     """
 
-    def __init__(self) -> None:
-        self.missing: list[MissingPart] = []
+    def __init__(self, find_losses: Callable[[], Iterable[tuple[str, Exception]]] = tuple) -> None:
+        self._find_losses = find_losses
+        self._failed: list[MissingPart] = []
+
+    @property
+    def missing(self) -> list[MissingPart]:
+        """The parts that the result lacks, then those that could not be made."""
+        losses: list[MissingPart] = []
+        try:  # what was found before an error stays
+            losses.extend(_missing_part(name, error) for name, error in self._find_losses())
+        except Exception as error:
+            losses.append(_missing_part("the check of the result", error))
+        return losses + [part for part in self._failed if part not in losses]
 
     def make(self, name: str, function: Callable[[], _T], default: _D) -> _T | _D:
         """Return what a function returns; if it raises, the default, and the part is missing until it can be made.
@@ -70,7 +82,7 @@ class Parts:
         except Exception as error:
             self.add(name, error)
             return default
-        self.missing = [part for part in self.missing if part.name != name]
+        self._failed = [part for part in self._failed if part.name != name]
         return result
 
     def add(self, name: str, error: Exception) -> MissingPart:
@@ -80,16 +92,20 @@ class Parts:
             name: The part, as the subject of a sentence.
             error: The reason.
         """
-        is_bug = not isinstance(error, ThalwegError | OSError)
-        text = f"{type(error).__name__}: {error}" if is_bug else str(error)
-        text = text if len(text) <= MAX_ERROR else f"{text[: MAX_ERROR - 1]}…"
-        frames = traceback.extract_tb(error.__traceback__)
-        if is_bug and frames:
-            text += f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})"
-        part = MissingPart(name, text if text.endswith(".") else f"{text}.", is_bug)
-        if part not in self.missing:
-            self.missing.append(part)
+        part = _missing_part(name, error)
+        if part not in self._failed:
+            self._failed.append(part)
         return part
+
+
+def _missing_part(name: str, error: Exception) -> MissingPart:
+    is_bug = not isinstance(error, ThalwegError | OSError)
+    text = f"{type(error).__name__}: {error}" if is_bug else str(error)
+    text = text if len(text) <= MAX_ERROR else f"{text[: MAX_ERROR - 1]}…"
+    frames = traceback.extract_tb(error.__traceback__)
+    if is_bug and frames:
+        text += f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})"
+    return MissingPart(name, text if text.endswith(".") else f"{text}.", is_bug)
 
 
 def finite(value: float) -> float | None:

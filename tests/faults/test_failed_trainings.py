@@ -10,12 +10,11 @@ import thalweg
 from tests.pages import Reader
 from thalweg.cli.main import cli
 from thalweg.comparison import Progress, Store
-from thalweg.comparison.failures import FIRST_CHECK, failures_of, note_losses, signature_of
+from thalweg.comparison.failures import FIRST_CHECK, failures_of, losses_of, signature_of
 from thalweg.comparison.results.storage.trials import StoredTrials
 from thalweg.comparison.training.result import MAX_TRACEBACK
 from thalweg.comparison.trial_runner import TrialRunner
 from thalweg.errors import TaskError
-from thalweg.parts import Parts
 
 # The data are a file. It goes away at the call whose number is in the file `goes_at`, and for one call in `fails_at`.
 TASK = """
@@ -200,10 +199,8 @@ def test_a_store_in_which_more_than_half_failed_lacks_a_part(failed: int, names:
     folder.compare(contenders=f"{folder.task}:broken,sgd")
     trials = folder.trials()
     bad, good = (next(t for t in trials if t.result.status == status) for status in ("failed", "ok"))
-    parts = Parts()
     store = Store(folder.path / "out", write=False)
-    note_losses(parts, store, StoredTrials([good, *[bad] * failed], [], 0))
-    assert [part.name for part in parts.missing] == names
+    assert [name for name, _ in losses_of(store, StoredTrials([good, *[bad] * failed], [], 0))] == names
 
 
 def test_divergence_is_a_result_and_is_not_tried_again(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from thalweg.cli.main import cli
+from thalweg.comparison import Comparison, Store
 from thalweg.comparison.failures import error_without_values
 from thalweg.comparison.results.records import TrialRecord
 from thalweg.comparison.training.result import TrainingResult
@@ -61,6 +62,10 @@ def test_a_comparison_without_any_value_ends_with_code_2(task: Path, tmp_path: P
     assert missing[0]["error"].endswith("diverged. Find the cause with thalweg doctor.")
     shown = CliRunner().invoke(cli, ["report", str(out)])
     assert shown.exit_code == 2
+    store = Store(out, write=False)
+    record = store.find()
+    assert record is not None
+    assert [part.name for part in Comparison(store, record).parts.missing] == [PART]  # without a look at its verdict
 
 
 def test_one_contender_with_a_value_is_a_result(task: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ too, the fault lies in the world: a file or a service is gone. The run stops, an
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
@@ -19,7 +19,6 @@ from thalweg.comparison.results.terms import listed
 from thalweg.comparison.training.result import TrainingResult
 from thalweg.comparison.training.target import Target
 from thalweg.errors import StoreError, TaskError
-from thalweg.parts import Parts
 
 FIRST_CHECK = 3  # trainings that failed alike in a row, before one that had succeeded is repeated
 MIN_FOR_MAJORITY = 10  # trainings of a run, before most of them can be said to fail
@@ -92,23 +91,21 @@ def failures_of(trials: Iterable[TrialRecord]) -> list[Failure]:
     return sorted(failures, key=lambda failure: -failure.count)
 
 
-def note_losses(parts: Parts, store: Store, stored: StoredTrials) -> None:
-    """Note trainings that are damaged, a damaged store, and most trainings if most failed.
+def losses_of(store: Store, stored: StoredTrials) -> Iterator[tuple[str, Exception]]:
+    """Yield the parts that a result lacks, with the errors: damaged trainings, the store, and most trainings.
 
     Args:
-        parts: The parts of the result.
         store: The store.
         stored: The trainings that it holds.
     """
     if stored.damaged:
-        parts.add("a part of the trainings", StoreError(store.sentence_of(stored.damaged)))
+        yield "a part of the trainings", StoreError(store.sentence_of(stored.damaged))
     if store.damage:
-        parts.add("a part of the store", StoreError(f"{store.label}: {store.damage}"))
+        yield "a part of the store", StoreError(f"{store.label}: {store.damage}")
     failures = failures_of(stored.trials)
     count = sum(failure.count for failure in failures)
     if 2 * count > len(stored.trials):
-        error = TaskError(f"{count} of {len(stored.trials)} failed. {failures[0].text}")
-        parts.add("a result of most trainings", error)
+        yield "a result of most trainings", TaskError(f"{count} of {len(stored.trials)} failed. {failures[0].text}")
 
 
 def error_without_values(trials: Sequence[TrialRecord], target: Target | None) -> TaskError:

@@ -1,11 +1,12 @@
 """Comparison: the results of a comparison, read from its store; also of one that was interrupted."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from thalweg.comparison.failures import Failure, error_without_values, failures_of, note_losses
+from thalweg.comparison.failures import Failure, error_without_values, failures_of, losses_of
 from thalweg.comparison.planning.plan import ComparisonPlan
 from thalweg.comparison.presentation import overview
 from thalweg.comparison.presentation.plain_results import comparison_json
@@ -63,7 +64,7 @@ class Comparison:
             )
         self.store = store
         self._is_running = is_running
-        self.parts = Parts()
+        self.parts = Parts(self._find_losses)
         self.record = record  # the trainings are found by its number
         self.record = replace(record, plan=plan_covering(record.plan, self.trainings))
 
@@ -77,9 +78,13 @@ class Comparison:
 
     @cached_property
     def _stored(self) -> StoredTrials:
-        stored = self.store.read_trials(self.record.id)
-        note_losses(self.parts, self.store, stored)
-        return stored
+        return self.store.read_trials(self.record.id)
+
+    def _find_losses(self) -> Iterator[tuple[str, Exception]]:
+        """Yield the parts that are missing; without a value of any contender, a finished comparison has no result."""
+        yield from losses_of(self.store, self._stored)
+        if self.record.finished is not None and not self._has_value:
+            yield "a result", error_without_values(self.trainings, self.plan.target)
 
     @property
     def trainings(self) -> list[TrialRecord]:
@@ -112,10 +117,7 @@ class Comparison:
 
     @cached_property
     def verdict(self) -> Verdict:
-        """The statements that the evidence allows.
-
-        If a finished comparison has no value of any contender, ``parts`` says so: it is no success.
-        """
+        """The statements that the evidence allows."""
         terms = terms_of(self.record, self.findings.race, self.contenders)
         values = {summary.name: summary.value for summary in self.contenders}
         is_one_seed = self.equal_seeds is not None
@@ -126,13 +128,14 @@ class Comparison:
             is_running=self._is_running,
             same_value=self._same_value,
         )
-        verdict = judge(self.findings, values, terms, state)
-        is_unknown = all(value.lost == value.count for value in values.values())
-        if verdict.settled == "unended":
-            is_unknown = not verdict.tied
-        if is_unknown and self.record.finished is not None:
-            self.parts.add("a result", error_without_values(self.trainings, self.plan.target))
-        return softened(verdict, self.record, self.contenders)
+        return softened(judge(self.findings, values, terms, state), self.record, self.contenders)
+
+    @property
+    def _has_value(self) -> bool:
+        """True if any contender has a value; of trainings that have not ended, if a report tells which was ahead."""
+        if self.verdict.settled == "unended":
+            return bool(self.verdict.tied)
+        return any(summary.value.lost < summary.value.count for summary in self.contenders)
 
     @cached_property
     def softening(self) -> Softening | None:
