@@ -74,23 +74,13 @@ def _live_source(tasks: str | None, out: Path) -> "SuiteSource":
 
 def print_suite(suite: "Suite") -> None:
     """Print the table of tasks and contenders, the means over all tasks, the sentences and the lines to paste."""
-    from thalweg.comparison.presentation.suite_overview import (
-        MATRIX_TITLE,
-        MEANS_TITLE,
-        code_of,
-        matrix_of,
-        means_of,
-        sentences_of,
-    )
+    from thalweg.comparison.presentation.suite_overview import code_of, sentences_of, tables_of
 
     console = stdout_console()
-    console.print(MATRIX_TITLE)
-    print_table(console, matrix_of(suite))
-    means = means_of(suite)
-    if means is not None:
-        console.print(f"\n{MEANS_TITLE}")
-        print_table(console, means)
-    console.print()
+    for title, table in tables_of(suite):
+        console.print(title)
+        print_table(console, table)
+        console.print()
     for sentence in sentences_of(suite):
         console.print(sentence)
     if code := code_of(suite):

@@ -9,6 +9,7 @@ from torch import nn
 import thalweg
 from thalweg.cli.suite import print_suite
 from thalweg.comparison import Suite
+from thalweg.comparison.presentation.suite_overview import sentences_of
 from thalweg.comparison.results.terms import worse
 from thalweg.errors import TaskError
 
@@ -75,8 +76,10 @@ def test_the_terminal_shows_the_same_tables(suite: Suite, capsys: pytest.Capture
     assert printed == " ".join(described.split())
 
 
-def test_a_suite_without_results_names_its_errors() -> None:
+def test_a_suite_without_results_names_its_errors(capsys: pytest.CaptureFixture[str]) -> None:
     suite = Suite({}, {"a": TaskError("a: gone")}, ["b"])
     assert repr(suite).splitlines()[0] == "Suite of 2 tasks: 0 contenders"
     assert "a failed: a: gone" in repr(suite)
     assert "<table>" not in suite._repr_html_()
+    print_suite(suite)
+    assert capsys.readouterr().out == "\n".join([*sentences_of(suite), ""])  # and no empty table

@@ -11,8 +11,8 @@ from thalweg.comparison.results.aggregate import Aggregate
 from thalweg.comparison.results.terms import worse, worse_interval
 from thalweg.errors import ThalwegError, printable
 
-MATRIX_TITLE = "Worse than the best contender of the task by (~: not shown to be worse)"
-MEANS_TITLE = "Interquartile mean over tasks and seeds"
+_MATRIX_TITLE = "Worse than the best contender of the task by (~: not shown to be worse)"
+_MEANS_TITLE = "Interquartile mean over tasks and seeds"
 
 
 class TaskResult(Protocol):
@@ -47,8 +47,20 @@ class FinishedSuite(Protocol):
     def cautions(self) -> list[str]: ...
 
 
-def matrix_of(suite: FinishedSuite) -> Table:
-    """Return the table of tasks and contenders, with the headline of each task."""
+def tables_of(suite: FinishedSuite) -> list[tuple[str, Table]]:
+    """Return the tables of a suite, each with its title: tasks and contenders, and the means over all tasks.
+
+    A table without rows is not among them.
+    """
+    tables = []
+    if suite.comparisons:
+        tables.append((_MATRIX_TITLE, _matrix(suite)))
+    if suite.aggregate is not None:
+        tables.append((_MEANS_TITLE, _means(suite.aggregate)))
+    return tables
+
+
+def _matrix(suite: FinishedSuite) -> Table:
     rows = suite.matrix.values()
     columns = [
         Column(name, [standings[name].cell if name in standings else "–" for standings in rows])
@@ -60,11 +72,8 @@ def matrix_of(suite: FinishedSuite) -> Table:
     )
 
 
-def means_of(suite: FinishedSuite) -> Table | None:
-    """Return the table of the means over all tasks; None if there are none."""
-    if suite.aggregate is None:
-        return None
-    ratios = suite.aggregate.ratio
+def _means(aggregate: Aggregate) -> Table:
+    ratios = aggregate.ratio
     return Table(
         [
             Column("contender", list(ratios), "left"),
@@ -94,27 +103,18 @@ def text_of(suite: FinishedSuite, width: int = 120) -> str:
         width: The characters in a line.
     """
     parts = [f"{_title(suite)}\n{suite.headline}"]
-    parts += [f"{title}\n{table.text(width)}" for title, table in _tables(suite)]
+    parts += [f"{title}\n{table.text(width)}" for title, table in tables_of(suite)]
     parts.append("\n".join(textwrap.fill(sentence, width) for sentence in sentences_of(suite)))
     return printable("\n\n".join(filter(None, [*parts, code_of(suite)])), keep="\n")
 
 
 def html_of(suite: FinishedSuite) -> str:
     """Return a suite as HTML for a notebook, every text escaped."""
-    tables = "".join(f"<p>{html.escape(title)}</p>{table.html()}" for title, table in _tables(suite))
+    tables = "".join(f"<p>{html.escape(title)}</p>{table.html()}" for title, table in tables_of(suite))
     paragraphs = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in sentences_of(suite))
     heading = f"<p>{html.escape(_title(suite))}<br><b>{html.escape(suite.headline)}</b></p>"
     code = f"<pre>{html.escape(code_of(suite))}</pre>" if code_of(suite) else ""
     return printable(f"{heading}{tables}{paragraphs}{code}", keep="\n")
-
-
-def _tables(suite: FinishedSuite) -> list[tuple[str, Table]]:
-    """Return the tables that a suite has, each with its title."""
-    means = means_of(suite)
-    return [
-        *([(MATRIX_TITLE, matrix_of(suite))] if suite.comparisons else []),
-        *([(MEANS_TITLE, means)] if means is not None else []),
-    ]
 
 
 def _title(suite: FinishedSuite) -> str:
