@@ -76,6 +76,7 @@ def test_a_training_longer_than_the_budget_gives_an_answer_from_its_reports(time
         f"No training has ended within 60 s, so no final value is known. At report {step}, {leader} was" in verdict.text
     )
     assert comparison.contenders[0].line == comparison.code
+    assert comparison.parts.missing == []
     assert comparison.to_json()["contenders"][0]["value"] is None
     assert comparison.cautions is not None
 
@@ -86,6 +87,7 @@ def test_without_any_report_nothing_is_known_and_the_time_is_kept(time: FakeTime
     assert time.now - start_s <= 1.05 * 60
     assert (comparison.verdict.settled, comparison.verdict.recommended) == ("unended", None)
     assert comparison.verdict.headline == "Nothing is known yet."
+    assert [part.name for part in comparison.parts.missing] == ["a result"]
     assert comparison.code == ""
     assert [summary.name for summary in comparison.contenders] == CONTENDERS
 

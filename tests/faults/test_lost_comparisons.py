@@ -1,6 +1,7 @@
 """Comparisons in which every training is lost: no value is no success, on the command line, in JSON and in suites."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,7 @@ def test_a_comparison_without_any_value_ends_with_code_2(task: Path, tmp_path: P
     record = store.find()
     assert record is not None
     assert [part.name for part in Comparison(store, record).parts.missing] == [PART]  # without a look at its verdict
+    assert Comparison(store, replace(record, finished=None)).parts.missing == []  # a value may still come
 
 
 def test_one_contender_with_a_value_is_a_result(task: Path, tmp_path: Path) -> None:
