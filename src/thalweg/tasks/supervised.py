@@ -1,7 +1,7 @@
 """A loss of (output, target) as a loss of (model, batch), for the batches, models and targets that people have."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,13 @@ _ELEMENTWISE_LOSSES = frozenset(
         *("MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss", "BCELoss", "BCEWithLogitsLoss"),
     ]
 )
+
+
+class OutputBatch(NamedTuple):
+    """The outputs of a model with their targets, in the place of a batch."""
+
+    output: Tensor
+    target: Any
 
 
 class Supervised:
@@ -52,9 +59,21 @@ class Supervised:
         return f"supervised({self._name})"
 
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Return the loss of a batch."""
+        """Return the loss of a batch, or of outputs that the model has returned before."""
+        if isinstance(batch, OutputBatch):
+            return self.loss(batch.output, batch.target)
+        return self.loss(*self.output_and_target(model, batch))
+
+    def output_and_target(self, model: nn.Module, batch: Batch) -> "OutputBatch":
+        """Return what the loss takes: the output of the model as a tensor, and the target in the dtype that fits.
+
+        Args:
+            model: The model.
+            batch: Inputs of the model, and a target at the end.
+        """
         *inputs, target = self._parts(batch)
-        return self.of_output(model(*inputs), target)
+        output = self._tensor_of(model(*inputs))
+        return OutputBatch(output, self.fitting(target, output))
 
     def of_output(self, output: Any, target: Any) -> Tensor:
         """Return the loss of what a model returned, and of the target.

@@ -40,7 +40,7 @@ class Task(Placeable, Measured, Computed):
             of arrays and lists get the dtype of the model. Without a test split the validation split also evaluates;
             without a validation split the training split also chooses. A caution says so.
         metric: Takes (model, batch) and returns a number. None means the loss. If it is no mean over the examples, as
-            F1, AUC and RMSE are none, it is measured on a whole split at once; of a DataLoader, on each batch.
+            F1, AUC and RMSE are none, it is measured on a whole split at once; the batches of a DataLoader are joined.
         metric_name: Name of the metric in tables and charts, for example ``"accuracy"``.
         maximize: True if a higher metric is better. A loss is always minimized.
         metrics: Further metrics by name. They are measured at the end of each training, recorded and shown, and decide

@@ -205,7 +205,9 @@ class SingleRun:
 
         grads = [param.grad for param in self.model.parameters()]
         name = metric or ("loss" if measure is self.task.loss else "metric")
-        groups = self.task.evaluate(name, lambda: measure_in_groups(self.task, split, measured, GROUP_SIZE, metric))
+        groups = self.task.evaluate(
+            name, lambda: measure_in_groups(self.task, split, measured, GROUP_SIZE, metric, self.model)
+        )
         for param, grad in zip(self.model.parameters(), grads, strict=True):
             param.grad = grad  # a measure that differentiates leaves none behind
         set_training_mode(self.optimizer, True)

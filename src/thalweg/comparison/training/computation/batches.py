@@ -2,12 +2,13 @@
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 
 from thalweg.engine.graphs import upload
 from thalweg.tasks import Batch, Task
-from thalweg.tasks.data import epochs_of_indices, shuffled
+from thalweg.tasks.data import SPLIT_NAMES, epochs_of_indices, shuffled
 
 
 def batches(task: Task, seed: int, *, full_batch: bool) -> Iterator[Batch]:
@@ -90,8 +91,23 @@ def _loaded(loader: Iterable[Batch]) -> Iterator[Batch]:
 
 def reseed_loaders(task: Task, seed: int) -> None:
     """Seed the generators that DataLoaders and their samplers hold; loaders without one follow torch's random state."""
-    for name in ("train", "validation", "test"):
-        for owner in (task.split(name), getattr(task.split(name), "sampler", None)):
-            generator = getattr(owner, "generator", None)
-            if isinstance(generator, torch.Generator):
-                generator.manual_seed(seed)
+    for generator in _generators_of_loaders(task):
+        generator.manual_seed(seed)
+
+
+@contextmanager
+def restored_loaders(task: Task) -> Iterator[None]:
+    """Restore the generators of DataLoaders and their samplers at the end of the block."""
+    states = [(generator, generator.get_state()) for generator in _generators_of_loaders(task)]
+    try:
+        yield
+    finally:
+        for generator, state in states:
+            generator.set_state(state)
+
+
+def _generators_of_loaders(task: Task) -> list[torch.Generator]:
+    splits = [task.split(name) for name in SPLIT_NAMES]
+    owners = [owner for split in splits for owner in (split, getattr(split, "sampler", None))]
+    generators = [getattr(owner, "generator", None) for owner in owners]
+    return [generator for generator in generators if isinstance(generator, torch.Generator)]

@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from thalweg.comparison.training.computation.joined_batches import whole_split
 from thalweg.comparison.training.computation.whole_measures import is_mean
 from thalweg.engine.core import devices
 from thalweg.tasks import Batch, Task
@@ -44,7 +45,12 @@ class GroupMeans:
 
 
 def measure_in_groups(
-    task: Task, split: str, measure: Callable[[Batch], Tensor], group_size: int, metric: str = ""
+    task: Task,
+    split: str,
+    measure: Callable[[Batch], Tensor],
+    group_size: int,
+    metric: str = "",
+    model: nn.Module | None = None,
 ) -> GroupMeans:
     """Measure a split group by group, or as one group if the measure is no mean over the examples.
 
@@ -57,13 +63,21 @@ def measure_in_groups(
         measure: Returns the mean over a batch.
         group_size: Most examples in a group on the CPU; a DataLoader makes groups of its own.
         metric: Name of the further metric that is measured.
+        model: The model that is measured, needed for data that are read through a loader.
+
+    Raises:
+        TaskError: If a measure is no mean, and the batches of a loader cannot be joined.
     """
     data, device = task.split(split), task.placed_on or devices.CPU
     if data is None:
         return GroupMeans(torch.ones(1), measure(()).unsqueeze(0))
+    is_whole = not is_mean(task, split, metric)
     if not isinstance(data, tuple):
-        return _measure(data, measure)
-    if not is_mean(task, split, metric):
+        if not is_whole:
+            return _measure(data, measure)
+        assert model is not None, "the models of a population have data in memory"
+        return _measure([whole_split(task, split, metric, model)], measure)
+    if is_whole:
         return _measure([data], measure)
     count = len(data[0])
     size = group_size if device.type == "cpu" else count
