@@ -14,7 +14,7 @@ EXPORTS = {
     """,
     "thalweg.comparison": """
         CONTENDERS Comparison Contender CsvLog DEFAULT Progress Store Suite TaskProgress TensorBoardLog TrialTable
-        Verdict compare compare_suite folder_name parse split_list
+        Verdict compare compare_suite folder_name open_suite parse split_list
     """,
     "thalweg.optim": """
         ADOPT ASGD AdEMAMix AdaBelief AdaGrad AdaHessian Adadelta Adafactor Adagrad Adam AdamMini

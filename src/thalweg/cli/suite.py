@@ -46,10 +46,30 @@ def compare_suite(
     stored = [task for task in suite.comparisons if task not in tasks_run]
     if stored:
         echo(f"already finished: {', '.join(stored)}. Results are from {out}; nothing was run.", err=True)
+    show_suite(suite, out, as_json=as_json, interrupt=interrupt)
+
+
+def show_suite(
+    suite: "Suite",
+    folder: Path,
+    *,
+    as_json: bool,
+    overwrite: bool = False,
+    interrupt: ComparisonInterrupted | None = None,
+) -> None:
+    """Print a suite and write its pages, as at the end of its run. Exit with code 2 if a task failed or has no value.
+
+    Args:
+        suite: The suite.
+        folder: The folder of its page.
+        as_json: True prints the result for programs.
+        overwrite: True replaces files that are no reports of thalweg.
+        interrupt: The interrupt that ended the run, which is raised at the end.
+    """
     show_result(
         suite.parts,
         "report",
-        lambda: suite.report(out),
+        lambda: suite.report(folder, overwrite=overwrite),
         lambda: suite.parts.make("the table", lambda: print_suite(suite), None),
         suite.to_json,
         as_json=as_json,

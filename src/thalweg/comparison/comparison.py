@@ -366,5 +366,7 @@ def _create_record(
         workload=workload.record,
         contenders=described,
         plan=plan,
-        environment=environment.describe(usable_devices(plan.device)) | environment.command_line(),
+        environment=environment.describe(usable_devices(plan.device))
+        | environment.command_line()
+        | environment.place_in_suite(),
     )

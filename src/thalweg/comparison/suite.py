@@ -12,6 +12,7 @@ from thalweg.comparison.contenders.schedule import DEFAULT_SCHEDULE
 from thalweg.comparison.finished import Comparison
 from thalweg.comparison.presentation.progress_display import shows_progress
 from thalweg.comparison.progress import Progress
+from thalweg.comparison.results.environment import in_suite
 from thalweg.comparison.suite_result import Suite
 from thalweg.errors import ComparisonInterrupted, SettingError, TaskError, ThalwegError
 from thalweg.tasks import SUITE, Task, TrainingFunction, as_task, load
@@ -103,16 +104,17 @@ def compare_suite(
             watch(report(progress))
 
         try:
-            comparisons[name] = compare(
-                task,
-                entrants,
-                budget=budget,
-                seed=seed,
-                schedule=schedule,
-                store=None if store is None else store_path(store, name),
-                watch=watch_task,
-                **options,
-            )
+            with in_suite(name, list(tasks_by_name)):
+                comparisons[name] = compare(
+                    task,
+                    entrants,
+                    budget=budget,
+                    seed=seed,
+                    schedule=schedule,
+                    store=None if store is None else store_path(store, name),
+                    watch=watch_task,
+                    **options,
+                )
         except ComparisonInterrupted as interrupt:
             if interrupt.result is not None:
                 comparisons[name] = interrupt.result

@@ -42,6 +42,7 @@ class Suite:
         comparisons: The comparisons, finished or interrupted, by the name of the task.
         failures: The errors of the tasks that failed, by the name of the task.
         pending: The tasks without a result so far.
+        notes: Facts about the stored comparisons that a reader should know, in sentences.
         parts: Makes the parts of the result, and knows those that could not be made.
 
     Example:
@@ -57,10 +58,12 @@ class Suite:
         comparisons: Mapping[str, Comparison],
         failures: Mapping[str, ThalwegError],
         pending: Iterable[str] = (),
+        notes: Iterable[str] = (),
     ) -> None:
         self.comparisons = dict(comparisons)
         self.failures = dict(failures)
         self.pending = list(pending)
+        self.notes = list(notes)
         self.parts = Parts()
 
     __repr__ = suite_overview.text_of
@@ -140,7 +143,7 @@ class Suite:
             for task, comparison in self.comparisons.items()
             for failure in comparison.failures
         ]
-        return [*waiting, *failed, *self.left_out, CAUTION]
+        return [*waiting, *failed, *self.notes, *self.left_out, CAUTION]
 
     @property
     def headline(self) -> str:

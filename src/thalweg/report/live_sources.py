@@ -215,16 +215,19 @@ class SuiteSource(LiveSource):
 
     Args:
         stores: The file of each task's store, in the order of the suite. They need not exist yet.
+        watches: The folder of the suite if another process writes the stores: the newest comparison of each is then
+            shown as it is. None if this process runs the suite.
     """
 
-    def __init__(self, stores: Mapping[str, Path]) -> None:
+    def __init__(self, stores: Mapping[str, Path], *, watches: Path | None = None) -> None:
         super().__init__("suite", "suite")
-        self._readers = {task: StoreReader(path) for task, path in stores.items()}
+        self._watched = watches
+        self._readers = {task: StoreReader(path, watches=watches is not None) for task, path in stores.items()}
         self._tasks_by_page = {folder_name(task): task for task in stores}
         self._event: TaskProgress | None = None
         self._keys: dict[str, str] = {}  # of the comparisons that have ended, by task
         self._failures: dict[str, ThalwegError] = {}
-        self._begun: set[str] = set()
+        self._begun: set[str] = set() if watches is None else set(stores)
 
     def begin(self) -> None:
         """Note the newest comparison of each task if it is finished."""
@@ -271,6 +274,8 @@ class SuiteSource(LiveSource):
     def activity(self) -> tuple[str, float | None]:
         """Return the task and what is done for it, and the share of the budgets of all tasks that is used."""
         event = self._event
+        if self._watched is not None:
+            return f"This page follows {printable(str(self._watched))}.", None
         if event is None:
             return _text_of(Progress("pilot", "")), None
         share = (event.number - 1 + min(1.0, event.progress.share)) / event.tasks

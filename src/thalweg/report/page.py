@@ -9,6 +9,7 @@ from typing import Any
 from thalweg.comparison import Comparison
 from thalweg.comparison.presentation.overview import compared_value, format_settings, worse_by_in_words
 from thalweg.comparison.protocol.design import SettingDesign
+from thalweg.comparison.results.environment import NOT_SHOWN
 from thalweg.comparison.results.records import TrialRecord
 from thalweg.comparison.results.summary import GOOD_RATE_MARGIN, STAGES, Summary
 from thalweg.comparison.results.terms import HEADINGS, name_of_measure, name_of_untrained
@@ -155,7 +156,7 @@ def _values(comparison: Comparison, live: LiveState | None) -> dict[str, Callabl
         "execution_modes": lambda: {name: plan.execution_modes[name].reason for name in names},
         "seed": lambda: plan.seed,
         "seeds": lambda: {_STAGE_LABELS.get(stage, stage): sorted(_seeds(summaries()[0], stage)) for stage in STAGES},
-        "environment": lambda: {key: value for key, value in record.environment.items() if key != "command"},
+        "environment": lambda: {key: value for key, value in record.environment.items() if key not in NOT_SHOWN},
         "version": lambda: record.environment.get("thalweg", ""),
         "created": lambda: record.created,
         "finished": lambda: record.finished,

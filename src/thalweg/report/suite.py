@@ -7,6 +7,7 @@ from typing import Any
 
 from thalweg.comparison import Suite
 from thalweg.comparison.results.aggregate import RESAMPLES
+from thalweg.comparison.results.environment import NOT_SHOWN
 from thalweg.comparison.results.terms import HEADINGS, worse, worse_interval
 from thalweg.comparison.suite import folder_name
 from thalweg.errors import printable
@@ -114,7 +115,7 @@ def _values(suite: Suite, live: LiveState | None) -> dict[str, Callable[[], Any]
         "left_out": lambda: (raw() or {"left_out": ""})["left_out"],
         "command": lambda: records[0].environment.get("command", ""),
         "seed": lambda: records[0].plan.seed,
-        "environment": lambda: {key: value for key, value in records[0].environment.items() if key != "command"},
+        "environment": lambda: {key: value for key, value in records[0].environment.items() if key not in NOT_SHOWN},
         "created": lambda: min(record.created for record in records),
         "finished": lambda: max(record.finished or "" for record in records) if suite.is_finished else "",
         "version": lambda: records[0].environment.get("thalweg", ""),

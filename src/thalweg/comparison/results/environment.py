@@ -5,7 +5,9 @@ import platform
 import re
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,46 @@ def describe(usable: Sequence[str]) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "device": hardware_of(usable),
     }
+
+
+_suite: ContextVar[dict[str, Any] | None] = ContextVar("suite", default=None)
+NOT_SHOWN = ("command", "suite")  # among the versions and the machine: they are shown elsewhere
+
+
+@contextmanager
+def in_suite(task: str, tasks: Sequence[str]) -> Iterator[None]:
+    """Store with each comparison in this block that it belongs to a suite.
+
+    Args:
+        task: The name of the task in the suite.
+        tasks: The names of all its tasks, in their order.
+    """
+    token = _suite.set({"task": task, "tasks": list(tasks)})
+    try:
+        yield
+    finally:
+        _suite.reset(token)
+
+
+def place_in_suite() -> dict[str, Any]:
+    """Return the name of the task and those of all tasks, as ``suite``; empty outside of a suite."""
+    place = _suite.get()
+    return {} if place is None else {"suite": place}
+
+
+def suite_of(environment: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
+    """Return the name of a task in its suite and the names of all its tasks; empty if it was compared alone.
+
+    Args:
+        environment: The environment of a stored comparison.
+    """
+    place = environment.get("suite")
+    if not isinstance(place, dict):
+        return "", ()
+    task, tasks = place.get("task"), place.get("tasks")
+    if not isinstance(task, str) or not isinstance(tasks, list) or not all(isinstance(name, str) for name in tasks):
+        return "", ()
+    return task, tuple(tasks)
 
 
 # An absolute path in a word of a command line: alone, after an option, or in a list of contenders.

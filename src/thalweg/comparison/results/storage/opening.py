@@ -94,9 +94,7 @@ def _remedy_in(folder: Path) -> str:
     if not below:
         return "Run `thalweg compare` first."
     choice = f", or another of the {len(below)} tasks" if len(below) > 1 else ""
-    return (
-        f"The folder is that of a suite: name {below[0]}{choice}. The command that ran the suite writes its page again."
-    )
+    return f"The folder is that of a suite: name {below[0]}{choice}. `thalweg report {folder}` shows the suite."
 
 
 class _Clock:
