@@ -113,7 +113,7 @@ def test_numbers_of_a_task_are_fixed_and_settings_are_started_from(tmp_path: Pat
         (["--start", "adam:lr=1"], "must begin with the name of a contender"),
         (["--start", "sgd:size=5"], "sgd: size must be one of 2, 3, got 5. Take one of them."),
         (["--start", "sgd:clip=20"], "sgd: clip must lie in its range, 0.1 to 10, to start a search, got 20."),
-        (["--suite", "--start", "sgd:lr=1"], "--start and --set are for one task"),
+        (["--suite", "--set", "nowhere:steps=1"], "'nowhere:steps' must begin with the name of a task of the suite"),
     ):
         failed = CliRunner().invoke(cli, [*command, "--out", str(tmp_path / "out"), *wrong])
         assert failed.exit_code != 0

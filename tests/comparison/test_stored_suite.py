@@ -12,7 +12,7 @@ from tests.cli.invocation import invoke
 from tests.cli.invocation import thalweg as command
 from thalweg.comparison import Store, open_suite
 from thalweg.comparison.results.storage.rows import UNCHECKED
-from thalweg.comparison.stored_suite import is_suite
+from thalweg.comparison.suite import is_suite
 from thalweg.errors import StoreError
 from thalweg.report.live_sources import SuiteSource
 from thalweg.tasks import Task, TrainingFunction

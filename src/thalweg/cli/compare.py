@@ -69,14 +69,16 @@ Words:
     "--start",
     multiple=True,
     metavar="SETTINGS",
-    help="A setting of yours that the search tries first, such as adamw:lr=3e-4,weight_decay=0.1. Can be repeated.",
+    help="A setting of yours that the search tries first, such as adamw:lr=3e-4,weight_decay=0.1. Can be repeated. "
+    "With --suite it is for all tasks.",
 )
 @click.option(
     "--set",
     "fixed",
     multiple=True,
     metavar="NAME=VALUE",
-    help="Fix an argument that the task declares to be tuned (thalweg.choice, range, log_range). Can be repeated.",
+    help="Fix an argument that the task declares to be tuned (thalweg.choice, range, log_range). Can be repeated. With "
+    "--suite it is for all tasks that declare it; TASK:NAME=VALUE is for one of them.",
 )
 @click.option(
     "--prune", is_flag=True, help="Stop bad settings early, and let the same contender try more settings instead."
@@ -204,15 +206,13 @@ def compare(
         "control": control,
         "device": device,
     }
-    if suite and (start or fixed):
-        raise click.UsageError("--start and --set are for one task. Leave out --suite.", context)
+    options |= {"start": list(start), "fixed": dict(map(_parse_fixed, fixed))}
     if suite:
         compare_suite(task, names, out or Path("runs") / "suite", as_json=as_json, live=live, **options)
         return
     if task is None:
         raise click.MissingParameter(ctx=context, param=context.command.params[0])
     out = out or Path("runs") / comparison.folder_name(task)
-    options |= {"start": list(start), "fixed": dict(map(_parse_fixed, fixed))}
     try:
         finished = _run(task, names, out / "store.sqlite", options, live=live)
     except ComparisonInterrupted as interrupt:
@@ -236,7 +236,7 @@ def _show(result: "Comparison", path: Path, *, as_json: bool) -> None:
 
 
 def _parse_fixed(text: str) -> tuple[str, str]:
-    """Parse ``batch_size=64``; the task knows what the value means."""
+    """Parse ``batch_size=64`` or, of a task of a suite, ``digits:batch_size=64``; the task knows what a value means."""
     name, equals, value = text.partition("=")
     if not (name.strip() and equals and value.strip()):
         raise click.BadParameter(f"{text!r} must read like batch_size=64.", param_hint="--set")

@@ -39,7 +39,7 @@ def report(store: Path, target: Path | None, overwrite: bool, live: bool, as_jso
     are printed too, as at the end of its run. No training is run.
     """
     from thalweg.comparison import Comparison, Store, open_suite
-    from thalweg.comparison.stored_suite import is_suite
+    from thalweg.comparison.suite import is_suite
     from thalweg.errors import StoreError
 
     if is_suite(store):

@@ -18,8 +18,7 @@ from thalweg.comparison.presentation.trial_table import TrialTable  # noqa: E402
 from thalweg.comparison.progress import Progress  # noqa: E402
 from thalweg.comparison.results.store import Store  # noqa: E402
 from thalweg.comparison.results.verdict import Verdict  # noqa: E402
-from thalweg.comparison.stored_suite import open_suite  # noqa: E402
-from thalweg.comparison.suite import TaskProgress, compare_suite, folder_name  # noqa: E402
+from thalweg.comparison.suite import TaskProgress, compare_suite, folder_name, open_suite  # noqa: E402
 from thalweg.comparison.suite_result import Suite  # noqa: E402
 
 __all__ = [
