@@ -52,9 +52,19 @@ _REMEDIES = tuple(
             "The model is float64 and the data are not: pass data.double().",
         ),
         (
-            r"got (Half|BFloat16) and Float|Input type \(c10::(Half|BFloat16)\) and bias type \(float\)",
+            r"got (Half|BFloat16) and Float|Input type \((c10::|CPU|torch\.)(Half|BFloat16)\w*\) and \w+ type"
+            r"|RNN input dtype \(torch\.b?float16\)|got: c10::\w+ != float",
             "The data have fewer bits than the model: pass data.float(), and Task(..., precision=...) to compute in 16 "
             "bits.",
+        ),
+        (
+            # Each operation has words of its own for two dtypes, one of 16 bits and one of 32.
+            r"(?=.*\b(same|match|expect(ed)?)\b)(?=.*(Half|BFloat16|float16))"
+            r"(?=.*\b([Ff]loat|float32|FloatTensor)\b)"
+            r"|mixed dtype \(CPU\): expect parameter to have scalar type of Float",
+            "The model has numbers of 16 bits where the data have 32. Make the model in float32 and compute in 16 bits: "
+            'Task(..., precision="bfloat16"), or torch.autocast in a training function. Or cast what enters the model '
+            "in the loss, model(batch[0].bfloat16()), and what leaves it, output.float().",
         ),
         (
             r"got Complex\w+ and",
