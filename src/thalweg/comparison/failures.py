@@ -2,7 +2,8 @@
 
 A training that diverges is a result: its settings are bad. A training that raises tells of a fault, in the task, in the
 contender or in the world. If many fail alike in a row, a training that has succeeded before is repeated. If this fails
-too, the fault lies in the world: a file or a service is gone. The run stops, and the same command tries again.
+too, the fault lies in the world: a file or a service is gone. The run stops, and the same command tries again. Settings
+and parameters that an optimizer refuses are refused again: these failures are final.
 """
 
 import re
@@ -35,12 +36,14 @@ class Failure:
         count: The number of these trainings.
         contenders: Their contenders.
         traceback: The end of the traceback of the first; empty if the store has none.
+        is_final: True if a repetition fails alike, so that nothing tries them again.
     """
 
     error: str
     count: int
     contenders: list[str]
     traceback: str
+    is_final: bool = False
 
     @property
     def text(self) -> str:
@@ -51,7 +54,10 @@ class Failure:
     @property
     def note(self) -> str:
         """The failure with what follows from it, in sentences."""
-        return f"{self.text}. The same command tries {'it' if self.count == 1 else 'them'} again."
+        them = "it" if self.count == 1 else "them"
+        if self.is_final:
+            return f"{self.text}. A repetition fails alike, so the same command does not try {them} again."
+        return f"{self.text}. The same command tries {them} again."
 
 
 def signature_of(message: str) -> tuple[str, str]:
@@ -75,16 +81,18 @@ def failures_of(trials: Iterable[TrialRecord]) -> list[Failure]:
     Args:
         trials: Stored trials.
     """
-    groups: dict[tuple[str, str], list[TrialRecord]] = {}
+    groups: dict[tuple[str, str, bool], list[TrialRecord]] = {}
     for trial in trials:
         if trial.result.status == "failed":
-            groups.setdefault(signature_of(trial.result.message), []).append(trial)
+            key = *signature_of(trial.result.message), trial.result.is_final
+            groups.setdefault(key, []).append(trial)
     failures = [
         Failure(
             error=group[0].result.message,
             count=len(group),
             contenders=list(dict.fromkeys(trial.contender for trial in group)),
             traceback=next((trial.result.traceback for trial in group if trial.result.traceback), ""),
+            is_final=group[0].result.is_final,
         )
         for group in groups.values()
     ]
@@ -126,8 +134,13 @@ def error_without_values(trials: Sequence[TrialRecord], target: Target | None) -
     return TaskError(f"a contender must have a value, and none has; of {len(trials)} trainings, {ends}. {cure}")
 
 
+def is_tried_again(trial: TrialRecord) -> bool:
+    """Return True if a stored training failed with an error that may have passed."""
+    return trial.result.status == "failed" and not trial.result.is_final
+
+
 def reopen_if_incomplete(store: Store, record: ComparisonRecord) -> bool:
-    """Return True if a comparison is not finished, or trainings of it failed, are damaged or are missing.
+    """Return True if a comparison is not finished, or trainings of it are damaged, missing or to be tried again.
 
     It is no longer finished then. Of a time budget, the time that these trainings take is given back.
 
@@ -141,7 +154,7 @@ def reopen_if_incomplete(store: Store, record: ComparisonRecord) -> bool:
     if record.finished is None:
         return True
     stored = store.read_trials(record.id)
-    is_complete = not stored.damaged and all(trial.result.status != "failed" for trial in stored.trials)
+    is_complete = not stored.damaged and not any(map(is_tried_again, stored.trials))
     if is_complete:
         try:
             stored_findings(record, stored.trials)
@@ -154,15 +167,15 @@ def reopen_if_incomplete(store: Store, record: ComparisonRecord) -> bool:
 
 def _lost_s(record: ComparisonRecord, stored: StoredTrials) -> float:
     """The seconds that trainings take in the place of those that failed or are damaged."""
+    lost = len(stored.damaged) + sum(map(is_tried_again, stored.trials))
     seconds = [trial.result.seconds for trial in stored.trials if trial.result.status != "failed"]
-    lost = len(stored.damaged) + len(stored.trials) - len(seconds)
     return lost * (fmean(seconds) if seconds else 0.0) / record.plan.num_workers
 
 
 def stored_by_outcome(
     store: Store, record: ComparisonRecord, notify: Callable[[str], None]
 ) -> tuple[list[TrialRecord], list[TrialRecord]]:
-    """Return the stored trials that need not be trained again, and those that failed; damaged ones are deleted.
+    """Return the stored trials that are not trained again, and those that failed and are; damaged ones are deleted.
 
     Those that failed stay in the store until others take their place: an error is shown as long as nothing replaced it.
 
@@ -178,10 +191,10 @@ def stored_by_outcome(
     if stored.damaged:
         notify(f"{len(stored.damaged)} stored trainings are damaged and are trained again. {stored.damaged[0].text}")
         store.discard(stored.damaged)
-    for failure in failures_of(stored.trials):
+    failed = [trial for trial in stored.trials if is_tried_again(trial)]
+    for failure in failures_of(failed):
         notify(f"trying again: {failure.text}")
-    failed = [trial for trial in stored.trials if trial.result.status == "failed"]
-    return [trial for trial in stored.trials if trial.result.status != "failed"], failed
+    return [trial for trial in stored.trials if not is_tried_again(trial)], failed
 
 
 class FailureMonitor:
@@ -198,7 +211,9 @@ class FailureMonitor:
         self, workload_name: str, contenders: Sequence[str], kept: Sequence[TrialRecord], notify: Callable[[str], None]
     ) -> None:
         self._workload_name, self._contenders, self._notify = workload_name, contenders, notify
-        self._successes = {trial.contender: trial for trial in kept}  # the last of each contender, in order
+        # The last success of each contender, in order; and the failures of earlier runs that are not tried again.
+        self._successes = {trial.contender: trial for trial in kept if trial.result.status != "failed"}
+        self._final = [trial for trial in kept if trial.result.status == "failed"]
         self._trained: list[TrialRecord] = []  # in this run
         self._streak: list[TrialRecord] = []  # those that failed alike since another ended otherwise
         self._next_check = FIRST_CHECK
@@ -281,18 +296,26 @@ class FailureMonitor:
 
     def check_that_one_succeeded(self) -> None:
         """Raise TaskError if every training so far failed: the fault lies in the task then."""
-        if self._trained and not self._successes:
+        failed = [*self._final, *self._trained]
+        if failed and not self._successes:
             raise TaskError(
-                f"{self._workload_name}: at least one training must succeed, and all {len(self._trained)} failed, the "
-                f"first with {_error_of(self._trained[0])}. Run the same command again when it is mended."
+                f"{self._workload_name}: at least one training must succeed, and all {len(failed)} failed, the first "
+                f"with {_error_of(failed[0])}. {_cure_of(failed)}"
             )
 
     def _error(self, reason: str) -> TaskError:
         return TaskError(
             f"{self._workload_name}: trainings must run without an error, and {len(self._failing)} of "
             f"{len(self._trained)} failed with {_error_of(self._failing[0])}; {reason}. Results so far are stored. "
-            "Run the same command again when it is mended: it tries the failed trainings again."
+            f"{_cure_of(self._failing)}"
         )
+
+
+def _cure_of(failed: Sequence[TrialRecord]) -> str:
+    """What to do about trainings that failed."""
+    if any(map(is_tried_again, failed)):
+        return "Run the same command again when it is mended: it tries the failed trainings again."
+    return "A repetition fails alike: choose other contenders, or change the code."
 
 
 def _error_of(trial: TrialRecord) -> str:

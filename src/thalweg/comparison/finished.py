@@ -93,7 +93,7 @@ class Comparison:
 
     @cached_property
     def failures(self) -> list[Failure]:
-        """The errors that trainings raised, the most frequent first. The same ``compare`` call tries them again."""
+        """The errors that trainings raised, the most frequent first. The same call tries them again, unless final."""
         return failures_of(self.trainings)
 
     @cached_property

@@ -62,9 +62,9 @@ _REMEDIES = tuple(
             r"(?=.*\b(same|match|expect(ed)?)\b)(?=.*(Half|BFloat16|float16))"
             r"(?=.*\b([Ff]loat|float32|FloatTensor)\b)"
             r"|mixed dtype \(CPU\): expect parameter to have scalar type of Float",
-            "The model has numbers of 16 bits where the data have 32. Make the model in float32 and compute in 16 bits: "
-            'Task(..., precision="bfloat16"), or torch.autocast in a training function. Or cast what enters the model '
-            "in the loss, model(batch[0].bfloat16()), and what leaves it, output.float().",
+            "The model has numbers of 16 bits where the data have 32. Make the model in float32 and compute in 16 "
+            'bits: Task(..., precision="bfloat16"), or torch.autocast in a training function. Or cast what enters the '
+            "model in the loss, model(batch[0].bfloat16()), and what leaves it, output.float().",
         ),
         (
             r"got Complex\w+ and",

@@ -3,9 +3,14 @@
 import math
 import traceback as tracebacks
 from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
 
 from thalweg.comparison.training.functions.optimizer_use import OptimizerUse
+from thalweg.errors import KeywordError, ParameterError, SettingError, UnknownNameError
 
+_TORCH_OPTIMIZERS = Path(torch.optim.__file__).parent
 MAX_TRACEBACK = 4000  # characters of a traceback that is kept
 
 
@@ -52,6 +57,7 @@ class TrainingResult:
         hardware: Kind and name of the device, as ``devices.hardware`` returns it; empty in old stores.
         optimizers: The optimizers that a training function made.
         traceback: The end of the traceback of a failed training; the store keeps that of the first of each error.
+        is_final: True if a failed training would fail again, whenever it is repeated: ``fails_again`` of its error.
     """
 
     status: str
@@ -69,6 +75,7 @@ class TrainingResult:
     hardware: str = ""
     optimizers: list[OptimizerUse] = field(default_factory=list)
     traceback: str = ""
+    is_final: bool = False
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -93,3 +100,25 @@ def end_of_traceback(error: BaseException) -> str:
     except Exception:  # the code of a user's error
         return ""
     return text if len(text) <= MAX_TRACEBACK else f"…{text[1 - MAX_TRACEBACK :]}"
+
+
+def fails_again(error: BaseException) -> bool:
+    """Return True if a training that raised an error must raise it whenever it is repeated.
+
+    Settings and parameters that an optimizer refuses are refused again: by a rule of thalweg's, and by ``torch.optim``.
+    Any other error may pass: a file, a device or the memory may be there the next time, and an error of the user's code
+    may follow from such a fault.
+
+    Args:
+        error: The error that the training raised.
+
+    Example:
+        >>> fails_again(ParameterError("Lion: gradients must be dense")), fails_again(MemoryError())
+        (True, False)
+    """
+    if isinstance(error, SettingError | KeywordError | UnknownNameError | ParameterError):
+        return True
+    frames = tracebacks.extract_tb(error.__traceback__)
+    if not frames or _TORCH_OPTIMIZERS not in Path(frames[-1].filename).parents:
+        return False
+    return isinstance(error, ValueError | TypeError) or "not support" in str(error)

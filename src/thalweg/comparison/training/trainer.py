@@ -17,7 +17,7 @@ from thalweg.comparison.training.functions.optimizer_requests import OptimizerRe
 from thalweg.comparison.training.functions.reports import ReportLog
 from thalweg.comparison.training.population_run import PopulationRun
 from thalweg.comparison.training.pruning import Rungs
-from thalweg.comparison.training.result import Evaluation, TrainingResult, end_of_traceback
+from thalweg.comparison.training.result import Evaluation, TrainingResult, end_of_traceback, fails_again
 from thalweg.comparison.training.runs import Run, SingleRun, Trial
 from thalweg.engine.core import devices
 from thalweg.tasks import Task, TrainingFunction, seeded
@@ -325,12 +325,13 @@ def isolate_failures(
         if is_interrupt(error):
             raise
         message, trace = describe_failure(error, device, where), end_of_traceback(error)
+        is_final = fails_again(error)
     # Only now: the error held the frames of the training, and with them its tensors.
     if devices.is_lost(device):
         raise DeviceLost(message)
     devices.release_memory(device)
     if len(trials) == 1:
-        return [TrainingResult("failed", message=message, traceback=trace)]
+        return [TrainingResult("failed", message=message, traceback=trace, is_final=is_final)]
     results: list[TrainingResult] = []
     for contender, trial in zip(contenders, trials, strict=True):
         results += isolate_failures(train, contender, [trial], rungs=rungs, device=device, where=where)

@@ -12,6 +12,7 @@ from thalweg.errors import shown
 
 _UNREPORTED: dict[str, Any] = {"counted": -1, "maximize": None, "metric_name": ""}
 _CURVE_SECONDS = "curve_s"
+_FINAL = "final"
 _STATUSES = ("ok", "diverged", "pruned", "stopped", "failed")
 
 
@@ -85,13 +86,13 @@ def _look(evaluation: Evaluation) -> list[Any]:
 
 
 def _reported(result: TrainingResult) -> dict[str, Any]:
-    """The parts of a result that few trainings have: what the reports said, and the seconds along a curve."""
+    """The parts of a result that few trainings have: what reports said, the seconds of a curve, a final failure."""
     values = {"counted": result.counted, "maximize": result.maximize, "metric_name": result.metric_name}
     reported: dict[str, Any] = {name: value for name, value in values.items() if value != _UNREPORTED[name]}
     seconds = [finite(evaluation.seconds) for evaluation in result.evaluations]
     if len(seconds) > 1 and None not in seconds:  # of a curve
         reported[_CURVE_SECONDS] = [float(f"{value:.4g}") for value in seconds if value is not None]
-    return reported
+    return reported | ({_FINAL: True} if result.is_final else {})
 
 
 def _of_reported(stored: Any, num_evaluations: int) -> dict[str, Any]:
@@ -100,7 +101,7 @@ def _of_reported(stored: Any, num_evaluations: int) -> dict[str, Any]:
         raise DamagedRowError(f"its column reported must name an evaluation, got {shown(str(values['counted']))}")
     if not isinstance(values["maximize"], bool | None) or not isinstance(values["metric_name"], str):
         raise DamagedRowError("its column reported must hold a direction and a name")
-    return values
+    return values | {"is_final": dict(stored).get(_FINAL) is True}
 
 
 def _evaluation(look: Any) -> Evaluation:
