@@ -69,8 +69,8 @@ Words:
     "--start",
     multiple=True,
     metavar="SETTINGS",
-    help="A setting of yours that the search tries first, such as adamw:lr=3e-4,weight_decay=0.1. Can be repeated. "
-    "With --suite it is for all tasks.",
+    help="A setting of yours that the search tries first, such as adamw:lr=3e-4,weight_decay=0.1, inside of a range "
+    "that --with gives. Can be repeated. With --suite it is for all tasks.",
 )
 @click.option(
     "--set",

@@ -29,7 +29,13 @@ from thalweg.comparison.contenders.external import ExternalOptimizer, external_o
 from thalweg.comparison.contenders.members import PREFIX, parse_members, with_members
 from thalweg.comparison.contenders.named import CONTENDERS, RECOMMENDED, short_name, summary_of
 from thalweg.comparison.contenders.schedule import check_schedule
-from thalweg.comparison.contenders.setting_texts import assignments_of, parse_range, parse_value, split_assignment
+from thalweg.comparison.contenders.setting_texts import (
+    assignments_of,
+    check_range_of_user,
+    parse_range,
+    parse_value,
+    split_assignment,
+)
 from thalweg.errors import KeywordError, SettingError, UnknownNameError, nearest, shown
 from thalweg.optim import RuleOptimizer
 from thalweg.registry import combine_rules, name_of_rule, parse_expression, split_at
@@ -90,11 +96,12 @@ def with_user_settings(contenders: Sequence[Contender], texts: Sequence[str]) ->
     Args:
         contenders: The contenders of a comparison.
         texts: The name of a contender and settings, such as ``"adamw:lr=3e-4,beta1=0.95"``; several may be for one.
+            The name of an optimizer is enough if only one contender has it: ``adamw`` for ``adamw:beta1=0.95``.
 
     Raises:
-        UnknownNameError: If no contender has a name.
+        UnknownNameError: If no contender has a name, or several have it.
         KeywordError: If a contender has no such setting.
-        SettingError: If a setting cannot be read, is out of bounds, or is fixed.
+        SettingError: If a setting cannot be read, is out of bounds or of a range of the user's, or is fixed.
     """
     added: dict[str, list[Settings]] = {contender.name: [] for contender in contenders}
     for text in texts:
@@ -106,6 +113,15 @@ def with_user_settings(contenders: Sequence[Contender], texts: Sequence[str]) ->
             for known in spellings
             if known.startswith(contender.name) and known[len(contender.name) :][:1] in ("", ":", ",")
         ]
+        if not named:
+            head, settings = _divided(text)
+            named = [(contender, f":{settings}") for contender in contenders if _divided(contender.name)[0] == head]
+            if len(named) > 1:
+                names = " and ".join(contender.name for contender, _ in named)
+                raise UnknownNameError(
+                    f"thalweg: a setting to start from must be for one contender, got {text!r}, which may be for "
+                    f"{names}. {_example_of_start(named[0][0])}"
+                )
         if not named:
             raise UnknownNameError(
                 f"thalweg: a setting to start from must begin with the name of a contender, got {text!r}. "
@@ -120,6 +136,13 @@ def with_user_settings(contenders: Sequence[Contender], texts: Sequence[str]) ->
     return [
         replace(contender, user_settings=(*contender.user_settings, *added[contender.name])) for contender in contenders
     ]
+
+
+def _divided(text: str) -> tuple[str, str]:
+    """Return the optimizer in the text of a contender, and its settings."""
+    base, *rest = _parts(text.strip())
+    names = [part for part in rest if "=" not in part]
+    return ":".join([base, *names]), ",".join(part for part in rest if part not in names)
 
 
 def _example_of_start(contender: Contender) -> str:
@@ -151,6 +174,7 @@ def _parse_settings(contender: Contender, text: str) -> Settings:
         else:
             settings[key] = parse_value(owner, name, value)
             owner.rule.with_(**{name: settings[key]})
+            check_range_of_user(contender, owner, key, settings[key])
         bounds = contender.space(MAX_ORDER).get(key)
         if bounds is not None and bounds.scale == "log" and settings[key] <= 0:
             raise SettingError(f"{contender.name}: {key} is searched in its logarithm, so it must be > 0, got {value}.")

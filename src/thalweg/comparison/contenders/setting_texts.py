@@ -102,6 +102,29 @@ def parse_range(contender: Contender, key: str, text: str) -> Range:
     return replace(bounds, low=int(low), high=int(high), whole=True)
 
 
+def check_range_of_user(contender: Contender, owner: Contender, key: str, value: Any) -> None:
+    """Raise SettingError for a value beyond a range that the user gave: nothing beyond it is to be searched.
+
+    A declared range only says what is worth a search. A value of the user's beyond it is tried.
+
+    Args:
+        contender: The contender, for the message.
+        owner: The contender that has the setting: that of one of several optimizers, or the same.
+        key: The name of the setting, with that of its optimizer.
+        value: The value.
+    """
+    name = key.rpartition(".")[2]
+    bounds = owner.ranges.get(name)
+    rules = [owner.rule, *getattr(owner.rule, "original_rules", ())]
+    is_declared = any(name in rule.hypers() and bounds == rule.hypers()[name].search for rule in rules)
+    if bounds is None or is_declared or not bounds.is_ordered or bounds.low <= value <= bounds.high:
+        return
+    raise SettingError(
+        f"{contender.name}: {key} must lie in its range, {bounds.low:g} to {bounds.high:g}, to start a search, got "
+        f"{value:g}. Widen the range (--with, contenders= in Python), or start from a value in it."
+    )
+
+
 def _requirement(hyper: Hyper) -> str:
     return "True or False" if isinstance(hyper.default, bool) else hyper.requirement
 
