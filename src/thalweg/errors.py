@@ -20,10 +20,16 @@ from that exception. So existing ``except`` clauses keep working::
 A message reads ``Who: the condition, got the value. The remedy.``
 """
 
-from collections.abc import Iterable
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
+from types import TracebackType
 from typing import Any
 from unicodedata import category
+
+INTERRUPTED_CODE = 130  # the exit code of a script that Ctrl-C has ended: 128 and the number of the signal
 
 
 class ThalwegError(Exception):
@@ -78,20 +84,79 @@ class MissingPackageError(ThalwegError, ModuleNotFoundError):
     """A package of the extra ``lab`` is not installed. The message says how to install it."""
 
 
-class ComparisonInterrupted(KeyboardInterrupt):
+class ResultInterrupted(KeyboardInterrupt):
+    """Ctrl-C has ended a run, and the exception holds what is known by then.
+
+    A script that does not catch it prints the result and the message instead of a traceback, and ends with exit code
+    130. A notebook shows the same.
+
+    Attributes:
+        result: The result so far; None if nothing is known.
+    """
+
+    def __init__(self, message: str, result: Any = None) -> None:
+        super().__init__(message)
+        self.result = result
+        if not isinstance(getattr(sys.excepthook, "__self__", None), _InterruptHook):
+            sys.excepthook = _InterruptHook(sys.excepthook).show
+
+    def text(self) -> str:
+        """Return the result, as its ``repr`` shows it, what its verdict allows, and the message. It never raises."""
+        try:
+            result = "" if self.result is None else f"{self.result!r}\n\n"
+            verdict = getattr(self.result, "verdict", None)  # of a comparison
+            result += "" if verdict is None else f"{verdict.text}\n\n"
+        except Exception as error:  # a part that cannot be shown must not hide the message
+            result = f"The result cannot be shown: {type(error).__name__}.\n\n"
+        return printable(f"{result}Interrupted: {self}", keep="\n")
+
+    def _render_traceback_(self) -> list[str]:
+        """Return the lines that IPython shows instead of a traceback."""
+        return self.text().splitlines()
+
+
+class _InterruptHook:
+    """Shows an interrupt that nobody caught; any other exception goes to the hook that was there before."""
+
+    def __init__(self, previous: Callable[..., Any]) -> None:
+        self._previous = previous
+
+    def show(self, kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+        if not isinstance(error, ResultInterrupted):
+            self._previous(kind, error, traceback)
+            return
+        is_script = not (hasattr(sys, "ps1") or sys.flags.interactive)
+        if is_script and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second Ctrl-C ends the process at once
+        if sys.stderr is not None:
+            print(error.text(), file=sys.stderr, flush=True)
+        if is_script:
+            raise SystemExit(INTERRUPTED_CODE)
+
+
+class ComparisonInterrupted(ResultInterrupted):
     """Ctrl-C has ended a comparison. All trainings that had ended are stored; the same call resumes it.
 
     Attributes:
-        result: The best answer so far: the comparison or suite, unfinished; None if no training had ended.
+        result: The best answer so far: the comparison or suite, unfinished; None if no training had ended, or if a
+            second Ctrl-C came before it was read.
     """
 
-    def __init__(self, result: Any = None) -> None:
-        done = "no training has ended yet" if result is None else "its result so far is in the attribute result"
-        super().__init__(f"the comparison was interrupted; {done}. Run the same call again to resume it.")
-        self.result = result
+    def __init__(self, result: Any = None, *, is_stored: bool = True) -> None:
+        """Make the exception.
+
+        Args:
+            result: The best answer so far.
+            is_stored: False if the trainings are in the memory alone, so that no call resumes them.
+        """
+        done = "no result is known yet" if result is None else "its result so far is in the attribute result"
+        again = "Run the same call again to resume it."
+        if not is_stored:
+            again = "It was not stored: pass store= to make the same call resume it."
+        super().__init__(f"the comparison was interrupted; {done}. {again}", result)
 
 
-class DiagnosisInterrupted(KeyboardInterrupt):
+class DiagnosisInterrupted(ResultInterrupted):
     """Ctrl-C has ended a diagnosis.
 
     Attributes:
@@ -100,8 +165,7 @@ class DiagnosisInterrupted(KeyboardInterrupt):
 
     def __init__(self, result: Any = None) -> None:
         done = "nothing is known yet" if result is None else "what is known by then is in the attribute result"
-        super().__init__(f"the diagnosis was interrupted; {done}.")
-        self.result = result
+        super().__init__(f"the diagnosis was interrupted; {done}.", result)
 
 
 class SettingWarning(UserWarning):

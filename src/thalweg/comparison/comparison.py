@@ -185,11 +185,12 @@ def compare(
         if reopen_if_incomplete(store, record):
             clock.earlier_s = store.elapsed_s(record.id)
             run(workload, entrants, store, record, request, clock, watch)
+        finished = store.find(key)
+        assert finished is not None
+        return runner.finish(Comparison(store, finished))
     except KeyboardInterrupt as interrupt:
-        raise ComparisonInterrupted(_comparison_so_far(store, key)) from interrupt
-    finished = store.find(key)
-    assert finished is not None
-    return runner.finish(Comparison(store, finished))
+        so_far = _comparison_so_far(store, key)
+        raise ComparisonInterrupted(so_far, is_stored=store.path is not None) from interrupt
 
 
 def _measured_as(

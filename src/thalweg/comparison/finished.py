@@ -22,7 +22,7 @@ from thalweg.comparison.results.records import ComparisonRecord, TrialRecord
 from thalweg.comparison.results.scoring import plan_covering
 from thalweg.comparison.results.storage.trials import StoredTrials
 from thalweg.comparison.results.store import Store
-from thalweg.comparison.results.stored_findings import stored_findings
+from thalweg.comparison.results.stored_findings import plan_in_ranking, stored_findings
 from thalweg.comparison.results.summary import Summary, summarize
 from thalweg.comparison.results.terms import name_of_metric, name_of_untrained, terms_of
 from thalweg.comparison.results.verdict import Verdict, judge, run_state
@@ -66,7 +66,9 @@ class Comparison:
         self._is_running = is_running
         self.parts = Parts(self._find_losses)
         self.record = record  # the trainings are found by its number
-        self.record = replace(record, plan=plan_covering(record.plan, self.trainings))
+        plan = plan_covering(record.plan, self.trainings)
+        plan = plan if record.finished is not None else plan_in_ranking(plan, self.trainings)
+        self.record = replace(record, plan=plan)
 
     __repr__ = overview.text_of
     _repr_html_ = overview.html_of

@@ -110,36 +110,39 @@ def compare_suite(
     fixed_by_task = _fixed_by_task(tasks_by_name, fixed or {})
     comparisons: dict[str, Comparison] = {}
     failures: dict[str, ThalwegError] = {}
-    for number, (name, task) in enumerate(tasks_by_name.items(), start=1):
-        report = partial(TaskProgress, name, number, len(tasks_by_name))
+    try:
+        for number, (name, task) in enumerate(tasks_by_name.items(), start=1):
+            report = partial(TaskProgress, name, number, len(tasks_by_name))
 
-        def watch_task(progress: Progress, report: Callable[..., TaskProgress] = report) -> None:
-            watch(report(progress))
+            def watch_task(progress: Progress, report: Callable[..., TaskProgress] = report) -> None:
+                watch(report(progress))
 
-        try:
-            with in_suite(name, list(tasks_by_name)):
-                comparisons[name] = compare(
-                    task,
-                    entrants,
-                    budget=budget,
-                    seed=seed,
-                    schedule=schedule,
-                    fixed=fixed_by_task[name],
-                    store=None if store is None else store_path(store, name),
-                    watch=watch_task,
-                    **options,
-                )
-        except ComparisonInterrupted as interrupt:
-            if interrupt.result is not None:
-                comparisons[name] = interrupt.result
-            pending = [task for task in tasks_by_name if task not in {**comparisons, **failures}]
-            raise ComparisonInterrupted(Suite(comparisons, failures, pending) if comparisons else None) from interrupt
-        except Exception as error:  # also a bug: it must not lose the other tasks
-            text = f"{name}: a comparison must run to its end, got a bug: {type(error).__name__}: {error}"
-            failures[name] = error if isinstance(error, ThalwegError) else TaskError(text)
-            watch(report(Progress("", "", message=f"failed: {error}"), error=failures[name]))
-        else:
-            watch(report(Progress("", ""), result=comparisons[name]))
+            try:
+                with in_suite(name, list(tasks_by_name)):
+                    comparisons[name] = compare(
+                        task,
+                        entrants,
+                        budget=budget,
+                        seed=seed,
+                        schedule=schedule,
+                        fixed=fixed_by_task[name],
+                        store=None if store is None else store_path(store, name),
+                        watch=watch_task,
+                        **options,
+                    )
+            except Exception as error:  # also a bug: it must not lose the other tasks
+                text = f"{name}: a comparison must run to its end, got a bug: {type(error).__name__}: {error}"
+                failures[name] = error if isinstance(error, ThalwegError) else TaskError(text)
+                watch(report(Progress("", "", message=f"failed: {error}"), error=failures[name]))
+            else:
+                watch(report(Progress("", ""), result=comparisons[name]))
+    except KeyboardInterrupt as interrupt:
+        so_far = interrupt.result if isinstance(interrupt, ComparisonInterrupted) else None
+        if so_far is not None:
+            comparisons[name] = so_far
+        pending = [task for task in tasks_by_name if task not in {**comparisons, **failures}]
+        result = Suite(comparisons, failures, pending) if comparisons else None
+        raise ComparisonInterrupted(result, is_stored=store is not None) from interrupt
     if not comparisons:
         first = next(iter(failures.values()))
         raise TaskError(

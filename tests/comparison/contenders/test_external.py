@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from thalweg import tasks
-from thalweg.comparison import compare
+from thalweg.comparison import Progress, Store, compare
 from thalweg.comparison.contenders.external import load_optimizer
 from thalweg.comparison.contenders.parsing import parse, resolve, split_list
-from thalweg.errors import KeywordError, SettingError, UnknownNameError
+from thalweg.errors import ComparisonInterrupted, KeywordError, SettingError, UnknownNameError
 from thalweg.rules import Range
 
 SHORT = replace(tasks.load("linear-regression"), passes=40)
@@ -162,7 +162,25 @@ def test_a_range_of_the_users_is_kept_to() -> None:
     for trial in summary.trials["search"]:
         assert 1e-6 <= trial.settings["lr"] <= 1e-5
         assert 1e-3 <= trial.settings["weight_decay"] <= 1e-1  # opened, though the optimum is known
-    assert comparison.plan.times_extended[summary.name] == 0
+
+
+def test_a_range_of_the_users_is_not_extended_before_the_studies_of_a_ranking() -> None:
+    """The best rate of both is beyond the end of their range; a declared range grows, and that of the user stays."""
+    task = replace(tasks.load("linear-regression"), passes=4)
+    ranged, declared = "adamw:lr=1e-6..1e-5", "lion:beta1=0.9"
+    store = Store(None)
+
+    def stop_after_the_plan(progress: Progress) -> None:
+        if progress.stage == "search":
+            raise KeyboardInterrupt
+
+    with pytest.raises(ComparisonInterrupted):
+        compare(task, [ranged, declared], budget="6x8trials", store=store, watch=stop_after_the_plan)
+    record = store.find()
+    assert record is not None
+    assert record.plan.times_extended[ranged] == 0
+    assert record.plan.times_extended[declared] > 0
+    assert "lr" not in record.plan.ranges[ranged]
 
 
 def test_optimizers_from_a_file_train_in_worker_processes(tmp_path: Path) -> None:

@@ -16,7 +16,13 @@ import torch
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.execution.job import Job, Target, Watch, train
 from thalweg.comparison.processes.slots import Ending, Slot, endings
-from thalweg.comparison.processes.stopping import Stopped, interrupts_counted, stopped_when, time_limit
+from thalweg.comparison.processes.stopping import (
+    Stopped,
+    interrupts_counted,
+    interrupts_delayed,
+    stopped_when,
+    time_limit,
+)
 from thalweg.comparison.processes.worker import Worker, why_no_fork
 from thalweg.comparison.training.result import TrainingResult
 from thalweg.comparison.training.trainer import DeviceLost
@@ -98,9 +104,10 @@ class WorkerPool:
         self.close()
 
     def close(self) -> None:
-        """End all worker processes. A later job starts new ones."""
-        for slot in self._slots:
-            slot.kill()
+        """End all worker processes, whatever interrupts come meanwhile. A later job starts new ones."""
+        with interrupts_delayed():
+            for slot in self._slots:
+                slot.kill()
 
     def stop(self) -> None:
         """Start no more jobs and leave those that run, so that ``run`` ends soon. A signal handler may call it.
@@ -228,10 +235,11 @@ class WorkerPool:
                     if ended is not None:
                         yield job, ended
         finally:
-            for slot in slots:
-                if slot.job is not None:
-                    slot.kill()
-                    slot.finish()
+            with interrupts_delayed():
+                for slot in slots:
+                    if slot.job is not None:
+                        slot.kill()
+                        slot.finish()
 
     def _begin(self, slot: Slot[Job], job: Job) -> None:
         """Give a job to the process of a slot. It is started if there is none, or if it does not know a contender."""

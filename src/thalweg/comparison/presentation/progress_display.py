@@ -19,7 +19,7 @@ from rich.live import Live
 from rich.text import Text
 
 from thalweg.comparison.progress import Progress
-from thalweg.errors import printable
+from thalweg.errors import ComparisonInterrupted, printable
 
 Show = Callable[[Any], None]  # of a Progress, or of the TaskProgress of a suite
 Arguments = ParamSpec("Arguments")
@@ -47,15 +47,22 @@ _MIN_SHARE = 0.02  # before that, the time left would be a guess
 def shows_progress(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     """Decorate a function with the keywords ``watch`` and ``quiet``, so that it shows its progress by default.
 
-    Without a ``watch`` of the user and without ``quiet=True`` the function gets a ``watch`` that displays progress.
+    Without a ``watch`` of the user and without ``quiet=True`` the function gets a ``watch`` that displays progress. A
+    Ctrl-C that the function does not answer, as before its first training or after another one, becomes
+    ComparisonInterrupted.
     """
 
     @functools.wraps(function)
     def call(*args: Arguments.args, **keywords: Arguments.kwargs) -> Result:
         watch: Any = keywords.pop("watch", None)
-        with watching(watch, quiet=bool(keywords.get("quiet"))) as show:
-            keywords["watch"] = show
-            return function(*args, **keywords)
+        try:
+            with watching(watch, quiet=bool(keywords.get("quiet"))) as show:
+                keywords["watch"] = show
+                return function(*args, **keywords)
+        except ComparisonInterrupted:
+            raise
+        except KeyboardInterrupt as interrupt:
+            raise ComparisonInterrupted(is_stored=keywords.get("store") is not None) from interrupt
 
     return call
 

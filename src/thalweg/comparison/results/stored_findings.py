@@ -129,6 +129,17 @@ def stored_findings(record: ComparisonRecord, trials: Sequence[TrialRecord]) -> 
     return conclude_by_plan(record, trials, design)
 
 
+def plan_in_ranking(plan: ComparisonPlan, trials: Iterable[TrialRecord]) -> ComparisonPlan:
+    """Return the plan of a comparison that ended in its ranking: that of its studies, since no search has begun.
+
+    Args:
+        plan: The plan of an unfinished comparison.
+        trials: Its stored trials.
+    """
+    has_begun = plan.ranking is None or any(trial.study == plan.setting_study for trial in trials)
+    return plan if plan.ranking is None or has_begun else replace(plan, design=plan.ranking, ranking=None)
+
+
 def conclude_by_plan(record: ComparisonRecord, trials: Iterable[TrialRecord], design: SettingDesign) -> Findings:
     """Return the setting to use by the trainings of an adaptive search, or of studies that did not end."""
     plan = record.plan
