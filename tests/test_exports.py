@@ -55,7 +55,7 @@ EXPORTS = {
 }
 ERRORS = """
     BudgetError ComparisonInterrupted DeviceError DiagnosisError DiagnosisInterrupted KeywordError MissingPackageError
-    ParameterError ParameterTypeError RoutingError SettingError SettingWarning StoreError TaskError ThalwegError
+    ParameterError ParameterTypeError ResultInterrupted RoutingError SettingError SettingWarning StoreError TaskError ThalwegError
     UnknownNameError is_hidden letters_of nearest nearest_setting printable shown
 """
 

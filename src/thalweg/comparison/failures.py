@@ -312,7 +312,7 @@ class FailureMonitor:
 
 
 def _cure_of(failed: Sequence[TrialRecord]) -> str:
-    """What to do about trainings that failed."""
+    """Return the sentence that says what to do about trainings that failed."""
     if any(map(is_tried_again, failed)):
         return "Run the same command again when it is mended: it tries the failed trainings again."
     return "A repetition fails alike: choose other contenders, or change the code."
