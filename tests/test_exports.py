@@ -55,8 +55,8 @@ EXPORTS = {
 }
 ERRORS = """
     BudgetError ComparisonInterrupted DeviceError DiagnosisError DiagnosisInterrupted KeywordError MissingPackageError
-    ParameterError ParameterTypeError ResultInterrupted RoutingError SettingError SettingWarning StoreError TaskError ThalwegError
-    UnknownNameError is_hidden letters_of nearest nearest_setting printable shown
+    ParameterError ParameterTypeError ResultInterrupted RoutingError SettingError SettingWarning StoreError TaskError
+    ThalwegError UnknownNameError is_hidden letters_of nearest nearest_setting printable shown
 """
 
 
