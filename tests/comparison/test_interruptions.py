@@ -37,6 +37,12 @@ def test_an_interrupted_count_has_an_answer_and_resumes_to_the_same_verdict(
     assert resumed.record.finished is not None
 
 
+def test_an_interrupted_comparison_in_the_memory_does_not_promise_to_be_resumed(time: FakeTime) -> None:
+    with pytest.raises(ComparisonInterrupted, match="It was not stored") as interrupt:
+        thalweg.compare(training(time, 1.0, stop=5), CONTENDERS, budget="6trials", workers=1)
+    assert interrupt.value.result.verdict.text.startswith("Interrupted after 4 trainings. So far: ")
+
+
 @pytest.mark.parametrize("stop", [2, 9, 31, 44])
 def test_an_interrupted_time_goes_on_with_what_was_left(time: FakeTime, tmp_path: Path, stop: int) -> None:
     store = Store(tmp_path / "store.sqlite")

@@ -129,6 +129,7 @@ class Comparison:
             is_one_seed=is_one_seed,
             is_running=self._is_running,
             same_value=self._same_value,
+            is_stored=self.store.path is not None,
         )
         return softened(judge(self.findings, values, terms, state), self.record, self.contenders)
 

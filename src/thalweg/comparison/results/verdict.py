@@ -61,6 +61,7 @@ class RunState:
         is_running: True while it is running.
         is_one_seed: True if all seeds give the same values, so that they are the evidence of one.
         same_value: The value that all settings of the search gave; empty if they differ.
+        is_stored: True if a file holds the trainings, so that the same call resumes them.
     """
 
     is_finished: bool = True
@@ -71,6 +72,7 @@ class RunState:
     is_running: bool = False
     is_one_seed: bool = False
     same_value: str = ""
+    is_stored: bool = True
 
 
 def run_state(
@@ -80,6 +82,7 @@ def run_state(
     is_one_seed: bool,
     is_running: bool = False,
     same_value: str = "",
+    is_stored: bool = True,
 ) -> RunState:
     """Return how far a stored comparison has come."""
     plan, budget = record.plan, record.plan.budget
@@ -96,6 +99,7 @@ def run_state(
         is_running=is_running and record.finished is None,
         is_one_seed=is_one_seed,
         same_value=same_value,
+        is_stored=is_stored,
     )
 
 
@@ -182,7 +186,8 @@ def _with_state(text: str, state: RunState) -> str:
     trainings = "1 training" if state.trainings == 1 else f"{state.trainings:,} trainings"
     if state.is_running:
         return f"Running; stored so far: {trainings}. {text}"
-    return f"Interrupted after {trainings}; the same command resumes. So far: {text}"
+    resumed = "; the same command resumes" if state.is_stored else ""
+    return f"Interrupted after {trainings}{resumed}. So far: {text}"
 
 
 def _unended_verdict(race: Race, tried: int, state: RunState, ranking_text: str) -> Verdict:
