@@ -12,7 +12,6 @@ from benchmarks.handbook.formulas import to_latex
 from benchmarks.tables.markdown import linked, region, table, with_region
 from thalweg import rules
 from thalweg.comparison import CONTENDERS, Contender, parse
-from thalweg.comparison.contenders.named import RECOMMENDED_SCALE
 from thalweg.comparison.presentation.profile import profile_of
 from thalweg.groups import SHORTLIST, Group, group_of
 from thalweg.registry import RULES, WRAPPERS
@@ -127,13 +126,15 @@ def _source(evidence_text: str) -> str:
 
 def _starting_points(subject: Subject) -> list[str]:
     """Return a table of where to start with each contender, or a sentence if nothing is known."""
-    rows = []
+    rows, scale_of_trainings = [], ""
     for contender in subject.contenders:
         profile = profile_of(contender)
         settings, record = profile.starting_point, profile.record
         if not record:
             continue
-        measured = evidence.recommended(contender.name)
+        scale_of_trainings = scale_of_trainings or profile.scale
+        shown = f"{contender.name}+adamw" if "route(" in profile.code else contender.name
+        measured = evidence.recommended(shown)
         factor = ""
         if measured:
             means = measured["mean_factor"]
@@ -142,12 +143,11 @@ def _starting_points(subject: Subject) -> list[str]:
         origin = "rate of Adam, transferred" if profile.is_estimate else "measured"
         chosen = ", ".join(f"{key} {value:g}" for key, value in settings.items()) or _DEFAULTS
         name = record.rpartition("/")[2]
-        shown = f"{contender.name}+adamw" if "route(" in profile.code else contender.name
         rows.append([f"`{shown}`", contender.about, chosen, f"[{origin}]({_RECORDS}/{name})", factor])
     if not rows:
         return ["No starting point but the defaults was measured."]
     scale = (
-        f"Starting points are for short trainings. They come from {RECOMMENDED_SCALE}. For longer trainings of "
+        f"Starting points are for short trainings. They come from {scale_of_trainings}. For longer trainings of "
         "larger models begin at a [published learning rate](../../choosing/learning_rates.md#published-recipes)."
     )
     if not any(row[4] for row in rows):

@@ -56,14 +56,12 @@ def test_starting_points_come_first_and_those_that_were_measured_lead() -> None:
 
 
 def test_a_contender_without_a_starting_point_gets_the_step_length_of_adam() -> None:
-    rate = {
-        space.contender: space.anchor["lr"] for space in spaces_of("rmsprop", "signum", "nadamw", "adam", "muon+adamw")
-    }
+    rate = {space.contender: space.anchor["lr"] for space in spaces_of("rmsprop", "signum", "nadamw", "adam", "muon")}
     assert rate["adam"] == 0.01
     assert 0.002 < rate["rmsprop"] < 0.01
     assert 0.002 < rate["signum"] < 0.004  # some 26 times its default: a step is as long as its learning rate
     assert 0.005 < rate["nadamw"] < 0.02
-    assert 0.01 < rate["muon+adamw"] < 0.03  # that of Muon on a hidden matrix of width 64
+    assert 0.01 < rate["muon"] < 0.03  # that of Muon on a hidden matrix of width 64
 
 
 def test_a_wrapped_rule_starts_where_the_rule_does() -> None:
@@ -300,3 +298,10 @@ def test_bad_scores_are_drawn_together() -> None:
     assert 2.0 < scores[3] < 3.0
     assert scores[3] < scores[4] < 20.0
     assert compressed([1.0, 1.0, 1.0, 5.0]) == [1.0, 1.0, 1.0, 5.0]
+
+
+def test_all_combinations_that_share_their_rate_with_muon_start_at_its_measured_rate() -> None:
+    measured = parse("muon+adamw").recommended["lr"]
+    for name in ("muon+adamw", "muon+lion", "clip(muon+adamw)"):
+        assert search_space_of(parse(name)).anchor["lr"] == measured, name
+    assert search_space_of(parse("muon")).anchor["lr"] != measured  # scales its steps in another way

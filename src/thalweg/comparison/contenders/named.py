@@ -47,9 +47,7 @@ _RULES = [
 # Settings to start from without tuning, of names and of combinations: they do well on nine tasks with a linear
 # schedule, as measured by `benchmarks/tuning/recommended.py`.
 RECOMMENDED_RECORD = "benchmarks/records/recommended.json"
-RECOMMENDED_SCALE = (  # of the trainings in the record
-    "9 tasks, models of 31 to 14,026 parameters, 136 to 680 steps (of the full batch 4 to 30), linear decay"
-)
+_AT_TWO_LENGTHS = frozenset({"muon+adamw"})  # each task was trained for a quarter of its passes, too
 DEFAULTS_DO_BEST = frozenset({"rmsprop"})  # in the same record
 RECOMMENDED: dict[str, dict[str, float]] = {
     "gd": {"lr": 1.6},
@@ -61,6 +59,7 @@ RECOMMENDED: dict[str, dict[str, float]] = {
     "adamw": {"lr": 0.01, "beta1": 0.973},
     "nadam": {"lr": 0.022, "beta1": 0.98},
     "lion": {"lr": 0.0083, "beta1": 0.75, "beta2": 0.83},
+    "muon+adamw": {"lr": 0.039, "momentum": 0.909},
 }
 
 _BY_NAME = {contender.name: contender for contender in (*_RULES, *_VARIANTS)}
@@ -68,6 +67,23 @@ _BY_NAME = {contender.name: contender for contender in (*_RULES, *_VARIANTS)}
 CONTENDERS: dict[str, Contender] = {
     name: replace(_BY_NAME[name], recommended=RECOMMENDED.get(name, {})) for name in sorted(_BY_NAME)
 }
+
+
+def recommended_scale(name: str) -> str:
+    """Return the scale of the trainings by which the starting point of a contender was chosen.
+
+    Args:
+        name: The name of the contender.
+
+    Example:
+        >>> recommended_scale("adam")
+        '9 tasks, models of 31 to 14,026 parameters, 136 to 680 steps (of the full batch 4 to 30), linear decay'
+    """
+    fewest = 34 if name in _AT_TWO_LENGTHS else 136
+    return (
+        f"9 tasks, models of 31 to 14,026 parameters, {fewest} to 680 steps (of the full batch 4 to 30), linear decay"
+    )
+
 
 DEFAULT = ("gd", "sgd", "momentum", "adagrad", "rmsprop", "adam", "adamw")
 

@@ -15,6 +15,8 @@ import torch
 
 from thalweg.comparison.contenders.contender import MAX_ORDER, Contender, Settings, full_name
 from thalweg.comparison.contenders.named import CONTENDERS, DEFAULTS_DO_BEST, RECOMMENDED_RECORD
+from thalweg.comparison.contenders.named import RECOMMENDED as RECOMMENDED_SETTINGS
+from thalweg.comparison.contenders.parsing import parse
 from thalweg.comparison.planning.search import rounded, start_values
 from thalweg.comparison.protocol.trial import RECOMMENDED, START, USER_TRIAL
 from thalweg.errors import ThalwegError
@@ -214,10 +216,15 @@ def _transferred(contender: Contender) -> Settings:
 
     A composite starts as its first rule does, and a wrapper as the rule inside: they share their learning rate.
     """
-    rule = contender.thalweg_rule
+    rule = _leading(contender.thalweg_rule)
+    return {} if rule is None or "lr" in contender.pinned else _suggested_rate(rule)
+
+
+def _leading(rule: Rule | None) -> Rule | None:
+    """The rule whose learning rate a wrapper or composite has."""
     while isinstance(rule, Wrapper | CompositeRule):
         rule = rule.inner if isinstance(rule, Wrapper) else rule.original_rules[0]
-    return {} if rule is None or "lr" in contender.pinned else _suggested_rate(rule)
+    return rule
 
 
 @cache
@@ -225,8 +232,9 @@ def _suggested_rate(rule: Rule) -> Settings:
     """The recommended learning rate of this very rule, else that at which its steps carry as far as the reference's."""
     if "lr" not in rule.settings():
         return {}
-    for contender in sorted(CONTENDERS.values(), key=lambda each: each.full_batch):
-        known = contender.thalweg_rule
+    combinations = (parse(name) for name in RECOMMENDED_SETTINGS if name not in CONTENDERS)
+    for contender in (*sorted(CONTENDERS.values(), key=lambda each: each.full_batch), *combinations):
+        known = _leading(contender.thalweg_rule)
         if "lr" in contender.recommended and known is not None and known.with_(lr=rule.settings()["lr"]) == rule:
             return {"lr": contender.recommended["lr"]}
     reference = CONTENDERS[REFERENCE]
