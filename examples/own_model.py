@@ -1,6 +1,6 @@
 """A model of your own, its data read through a DataLoader.
 
-thalweg compare examples/own_model.py:task --with sgd,momentum,adamw --budget 8trials
+thalweg compare examples/own_model.py:task --with sgd,momentum,adamw --budget 30s
 """
 
 import torch

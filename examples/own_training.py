@@ -1,6 +1,6 @@
 """A training loop of your own: thalweg gives it an optimizer and listens to what it reports.
 
-thalweg compare examples/own_training.py:train --with sgd,adam --budget 8trials
+thalweg compare examples/own_training.py:train --with sgd,adam --budget 30s
 """
 
 import torch

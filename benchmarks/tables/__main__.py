@@ -38,6 +38,7 @@ TABLES: dict[str, Callable[[Any], str]] = {
     "facts": calibration.facts_table,
     "choosing_in_the_wild_regret": regret_record.as_table,
     "choosing_in_the_wild_replay": replay.as_table,
+    "verdicts": choosing.verdicts_table,
     "doctor": doctor_tables.doctor_table,
     "pages": doctor_tables.pages_line,
     "watch": doctor_tables.watch_line,

@@ -131,11 +131,13 @@ def recommended_table(record: Record) -> str:
             f"{mean['default']:.2f} |"
         )
     tasks = ", ".join(f"{task} ({facts['passes']} passes)" for task, facts in record["tasks"].items())
+    shorter = [name for name, result in record["contenders"].items() if len(result.get("lengths", ())) > 1]
+    lengths = f" With {listed(shorter)} each task was trained for a quarter of its passes, too." if shorter else ""
     lines += [
         "",
         f"Geometric means over tasks of the validation loss, divided by the best of {record['settings']} "
         f"settings and the default of the same contender; {record['seeds']} seeds, {record['schedule']} schedule. "
-        f"Chosen without this task: the starting point is chosen on all other tasks. Tasks: {tasks}.",
+        f"Chosen without this task: the starting point is chosen on all other tasks. Tasks: {tasks}.{lengths}",
     ]
     return "\n".join(lines)
 
@@ -180,3 +182,42 @@ def setting_designs() -> str:
         search = str(trainings - design.reserved) if place else "all"
         rows.append([label, search, finals, race, value])
     return markdown.table(["trainings", "search, at least", "finals", "race", "value"], rows)
+
+
+def verdicts_table(record: Record) -> str:
+    """Return what comparisons say about the examples, beside what a careful experiment finds."""
+    rows = []
+    for name, example in record["examples"].items():
+        verdicts, best = example["verdicts"], example["best"]
+        regrets = ", ".join(f"{verdict['recommended']} {_share(verdict['regret'])}" for verdict in verdicts)
+        covered = [verdict["covered"] for verdict in verdicts if verdict["covered"] is not None]
+        false = sorted({loser for verdict in verdicts for loser in verdict["false_claims"]})
+        rows.append(
+            [
+                f"`{name}`",
+                example["budget"],
+                f"{best} ({example['contenders'][best]['true_value']:.4g})",
+                regrets,
+                listed(false) if false else "none",
+                f"{sum(covered)} of {len(covered)}",
+                f"{sum(verdict['signed'] for verdict in verdicts)} of {len(verdicts)}",
+            ]
+        )
+    head = [
+        "example",
+        "budget",
+        "best of the experiment",
+        "recommended, worse by",
+        "false claims",
+        "intervals that cover",
+    ]
+    machine = next(iter(record["examples"].values()))["machine"]
+    note = (
+        "Worse by: the mean over 20 fresh seeds beside that of the best setting that the experiment found; negative if "
+        f"it is better. {markdown.machine_text(machine)}, on one core."
+    )
+    return "\n\n".join([markdown.table([*head, "signed"], rows), note])
+
+
+def _share(share: float) -> str:
+    return f"{100 * share:.2g} %" if share < 1 else f"×{1 + share:.3g}"
