@@ -52,6 +52,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--rows", type=Path, default=RUNS / "regrets.jsonl")
     command.add_argument("--out", type=Path, default=RECORD.with_name("choosing_in_the_wild_regret.json"))
     command.add_argument("--about", default="", help="a sentence on the machine for the record")
+    command.add_argument("--bank", type=Path, default=RUNS / "bank.jsonl")
     return top
 
 
@@ -119,7 +120,10 @@ def report(arguments: argparse.Namespace) -> None:
     rows = regret_record.merged(old["rows"], new)
     if not rows:
         raise SystemExit(f"report: {arguments.rows} or {arguments.out} must have rows, got none. Run regret first.")
-    record = regret_record.condense(regret_record.judged_again(rows, load_record(), TRAININGS))
+    torch.set_num_threads(1)
+    bank = Bank(arguments.bank)
+    record = regret_record.condense(regret_record.judged_again(rows, load_record(), TRAININGS, bank))
+    bank.write(STORED)
     facts = {"about": arguments.about or old["about"], "cores": num_cores(), "machine": machine()}
     facts["search"] = regret_record.search_version() if new else old["search"]
     arguments.out.write_text(json.dumps(_without_nan(facts | record), indent=1, allow_nan=False) + "\n")

@@ -20,7 +20,8 @@ STORED = Path(__file__).parent / "bank.jsonl.gz"  # the committed trainings
 RUNS = Path(__file__).parents[2] / "runs" / "choosing_in_the_wild"
 SEARCH_SEED = 0
 RETRAINING_SEEDS = range(1, 5)
-TRUTH_SEEDS = range(1000, 1020)  # no search uses these
+TRUTH_SEEDS = range(1000, 1020)  # choose the best setting; no search uses these
+VALUE_SEEDS = range(2000, 2020)  # measure what was chosen; no choice uses these, so its mean is not lucky
 DIGITS = 7  # of stored scores
 
 Key = tuple[str, str, str, int]  # training, contender, settings, seed
@@ -95,6 +96,12 @@ class Bank:
     def _add(self, row: dict[str, Any]) -> None:
         self._rows[row["training"], row["contender"], json.dumps(row["settings"]), row["seed"]] = row
 
+    def frozen(self) -> "Bank":
+        """Return a bank of the same trainings that does not train."""
+        bank = Bank(None, stored=None, trains=False)
+        bank._rows = self._rows
+        return bank
+
     def rows(self, training: Training, contender: str | None = None) -> list[dict[str, Any]]:
         """Return the stored rows of the present version of a training."""
         source = source_of(training.train)
@@ -160,15 +167,19 @@ class Bank:
         return [training.cost(getattr(result, split)) for result in results]
 
     def evaluated(self, training: Training, contender: str) -> list[dict[str, Any]]:
-        """Return the settings that were trained from all seeds of the truth, by a search or a judge."""
+        """Return the settings that were trained from all seeds of the truth."""
         seeds: dict[str, set[int]] = {}
         for row in self.rows(training, contender):
             seeds.setdefault(json.dumps(row["settings"]), set()).add(row["seed"])
         return [json.loads(text) for text, trained in seeds.items() if trained.issuperset(TRUTH_SEEDS)]
 
+    def true_costs(self, training: Training, contender: str, settings: Mapping[str, Any]) -> list[float]:
+        """Return the test cost of a setting from each of the seeds that no choice uses; what is missing is trained."""
+        return self.costs(training, contender, settings, VALUE_SEEDS, "test")
+
     def true_value(self, training: Training, contender: str, settings: Mapping[str, Any]) -> Mean:
-        """Return the mean test cost of a setting over the seeds of the truth; what is missing is trained."""
-        return mean_of(self.costs(training, contender, settings, TRUTH_SEEDS, "test"))
+        """Return the mean test cost of a setting over the seeds that no choice uses; what is missing is trained."""
+        return mean_of(self.true_costs(training, contender, settings))
 
 
 def _stored(score: float) -> float | None:

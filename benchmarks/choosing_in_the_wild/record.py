@@ -1,7 +1,7 @@
 """The record: the truth of each training, condensed from the bank."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
@@ -11,9 +11,9 @@ import scipy
 import sklearn
 import torch
 
-from benchmarks.choosing_in_the_wild.bank import TRUTH_SEEDS, Bank, MissingTrainingError, source_of
-from benchmarks.choosing_in_the_wild.training import Training
-from benchmarks.choosing_in_the_wild.truth import LEVELS, ranked_by, search, starting_points
+from benchmarks.choosing_in_the_wild.bank import TRUTH_SEEDS, VALUE_SEEDS, Bank, MissingTrainingError, source_of
+from benchmarks.choosing_in_the_wild.training import Training, mean_of
+from benchmarks.choosing_in_the_wild.truth import LEVELS, best_untuned, finished_search
 from thalweg.bench.records import machine
 
 DIGITS = 6
@@ -24,31 +24,19 @@ def rounded(value: float) -> float | None:
     return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
 
 
-def finished_search(bank: Bank, training: Training, contender: str) -> tuple[int, list[dict[str, Any]]] | None:
-    """Return the largest level of search that is complete in a bank that does not train, and its finalists.
-
-    Returns:
-        The level, counted from 1, and the finalists; None if no level is complete.
-    """
-    for level in range(len(LEVELS), 0, -1):
-        try:
-            return level, search(bank, training, contender, LEVELS[level - 1])
-        except MissingTrainingError:
-            continue
-    return None
-
-
-def value_of(bank: Bank, training: Training, contender: str, settings: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the true value of a setting, as the record holds it; None if the bank lacks a training."""
+def value_of(
+    bank: Bank, training: Training, contender: str, settings: Mapping[str, Any], seeds: Sequence[int]
+) -> dict[str, Any] | None:
+    """Return the mean score of a setting over seeds, as the record holds it; None if the bank lacks a training."""
     try:
-        mean = bank.true_value(training, contender, settings)
-        validation = bank.costs(training, contender, settings, TRUTH_SEEDS, "validation")
+        mean = mean_of(bank.costs(training, contender, settings, seeds, "test"))
+        validation = mean_of(bank.costs(training, contender, settings, seeds, "validation"))
     except MissingTrainingError:
         return None
     return {
         "settings": dict(settings),
         "test": rounded(training.score(mean.cost)),
-        "validation": rounded(training.score(sum(validation) / len(validation))),
+        "validation": rounded(training.score(validation.cost)),
         "cost": rounded(mean.cost),
         "standard_error": rounded(mean.error),
     }
@@ -61,32 +49,32 @@ def condensed_training(bank: Bank, training: Training) -> dict[str, Any]:
     for contender in training.contenders:
         own = [row for row in rows if row["contender"] == contender]
         finished = finished_search(bank, training, contender)
-        if finished is None:
+        best = None if finished is None else value_of(bank, training, contender, finished[1], VALUE_SEEDS)
+        if finished is None or best is None:
             contenders[contender] = {"level": 0, "trainings": len(own)}
             continue
-        level, finalists = finished
-        # The best of all that were ever evaluated, also of what a judged method recommended.
-        candidates = [*finalists, *bank.evaluated(training, contender)]
-        best_settings = ranked_by(bank, training, contender, candidates, TRUTH_SEEDS)[0]
-        starts = (value_of(bank, training, contender, start) for start in starting_points(contender))
         contenders[contender] = {
-            "level": level,
+            "level": finished[0],
             "trainings": len(own),
             "diverged": sum(row["validation"] is None for row in own),
             "seconds": rounded(median(row["seconds"] for row in own)),
-            "best": value_of(bank, training, contender, best_settings),
-            "starts": [start for start in starts if start is not None],
+            "best": best,
         }
-    known = {name: entry["best"]["cost"] for name, entry in contenders.items() if entry["level"]}
-    best = min(known, key=lambda name: known[name]) if known else None
-    if best is not None:
-        for name, cost in known.items():
-            contenders[name]["regret"] = rounded(training.regret(cost, known[best]))
+    known = {name: entry["best"] for name, entry in contenders.items() if entry["level"]}
+    # By other seeds than those that measure it: the best of many means is lucky.
+    chosen = {
+        name: mean_of(bank.costs(training, name, best["settings"], TRUTH_SEEDS, "test")).cost
+        for name, best in known.items()
+    }
+    best_contender = min(chosen, key=lambda name: chosen[name]) if chosen else None
+    if best_contender is not None:
+        for name, best in known.items():
+            contenders[name]["regret"] = rounded(training.regret(best["cost"], known[best_contender]["cost"]))
     values = [
         {"contender": contender, **value}
         for contender in training.contenders
         for settings in bank.evaluated(training, contender)
-        if (value := value_of(bank, training, contender, settings)) is not None
+        if (value := value_of(bank, training, contender, settings, TRUTH_SEEDS)) is not None
     ]
     return {
         "about": training.about,
@@ -98,10 +86,21 @@ def condensed_training(bank: Bank, training: Training) -> dict[str, Any]:
         "unit": training.unit,
         "worst": training.worst,
         "source": source_of(training.train),
-        "best": best,
+        "best": best_contender,
+        "best_untuned": _untuned(bank, training),
         "contenders": contenders,
         "values": sorted(values, key=lambda value: value["cost"]),
     }
+
+
+def _untuned(bank: Bank, training: Training) -> dict[str, Any] | None:
+    """The best untuned setting with its value; None if the bank lacks a training."""
+    try:
+        contender, settings = best_untuned(bank, training)
+    except MissingTrainingError:
+        return None
+    value = value_of(bank, training, contender, settings, VALUE_SEEDS)
+    return None if value is None else {"contender": contender, **value}
 
 
 def condense(bank: Bank, trainings: Mapping[str, Training]) -> dict[str, Any]:
@@ -111,6 +110,7 @@ def condense(bank: Bank, trainings: Mapping[str, Training]) -> dict[str, Any]:
         "machine": machine(),
         "versions": versions,
         "seeds_of_the_truth": [TRUTH_SEEDS[0], TRUTH_SEEDS[-1]],
+        "seeds_of_the_values": [VALUE_SEEDS[0], VALUE_SEEDS[-1]],
         "levels": [vars(level) for level in LEVELS],
         "trainings": {name: condensed_training(bank, training) for name, training in trainings.items()},
     }

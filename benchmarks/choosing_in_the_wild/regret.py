@@ -56,7 +56,7 @@ def best_of(record: Mapping[str, Any], training: Training) -> tuple[tuple[str, .
     if entry is None or entry["best"] is None or entry["source"] != source_of(training.train):
         raise LookupError(f"{training.name}: the record has no truth of it. Run search and condense first.")
     known = {name: item["best"]["cost"] for name, item in entry["contenders"].items() if item["level"]}
-    return tuple(known), min(known.values())
+    return tuple(known), known[entry["best"]]
 
 
 def regret_of(bank: Bank, training: Training, recommendation: Recommendation, best: float) -> dict[str, Any]:

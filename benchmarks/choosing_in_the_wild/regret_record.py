@@ -2,15 +2,19 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from benchmarks.choosing_in_the_wild.bank import source_of
-from benchmarks.choosing_in_the_wild.regret import best_of, summarize
+import numpy as np
+from scipy.stats import t as student_t
+
+from benchmarks.choosing_in_the_wild.bank import Bank, source_of
+from benchmarks.choosing_in_the_wild.methods import Recommendation
+from benchmarks.choosing_in_the_wild.regret import best_of, regret_of, summarize
 from benchmarks.choosing_in_the_wild.training import CONTENDERS, Training
 from benchmarks.tables import markdown
 from thalweg.comparison import parse
+from thalweg.comparison.planning.adaptive.search_space import starting_point
 from thalweg.comparison.presentation.profile import profile_of
 from thalweg.comparison.results.terms import listed
 
@@ -18,10 +22,11 @@ OURS = "thalweg"
 STOPS_EARLY = False  # of a search without `prune`; until November 27, 2026 every search stopped bad trainings
 KEY = ("training", "source", "method", "budget", "repeat")  # what tells one run from all others
 _KEPT = (
-    *(*KEY, "contender", "settings", "trainings", "test", "regret", "beside_untuned"),
+    *(*KEY, "contender", "settings", "trainings", "test", "regret", "beside_untuned", "shown_worse"),
     *("interval", "covered", "wall_s", "seconds"),
 )
 WORSE = 0.01  # a recommended line may be worse than the best untuned one by so much
+CONFIDENCE = 0.95  # of a line that is shown to be worse
 
 
 def merged(stored: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -29,48 +34,50 @@ def merged(stored: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]]
     return list({tuple(row[key] for key in KEY): row for row in (*stored, *new)}.values())
 
 
-@dataclass(frozen=True)
-class _Reference:
-    """The costs that regrets of a training are measured from."""
-
-    best: float
-    best_untuned: float
-
-
 def judged_again(
-    rows: Sequence[Mapping[str, Any]], record: Mapping[str, Any], trainings: Mapping[str, Training]
+    rows: Sequence[Mapping[str, Any]], record: Mapping[str, Any], trainings: Mapping[str, Training], bank: Bank
 ) -> list[dict[str, Any]]:
     """Return rows with their regret against the truth as it is known now, and beside the best untuned setting.
 
-    A run may have found a better setting than the search before it. Rows of an edited training are left out.
+    Rows of an edited training are left out.
 
     Args:
         rows: The rows that ``regret`` has written.
         record: The record of the truth.
         trainings: The trainings by name.
+        bank: The bank, which trains what it lacks of the recommended settings.
     """
-    known = {name: _reference(record, trainings[name]) for name in {row["training"] for row in rows} & set(trainings)}
     judged = []
     for row in rows:
         training = trainings.get(row["training"])
         if training is None or row["source"] != source_of(training.train):
             continue
-        reference, cost = known[row["training"]], training.cost(row["test"])
-        judged.append(
-            {
-                **row,
-                "regret": training.regret(cost, reference.best),
-                "beside_untuned": training.regret(cost, reference.best_untuned),
-            }
+        recommendation = Recommendation(
+            row["contender"], row["settings"], row["trainings"], row["interval"], row.get("note", "")
         )
+        _, best = best_of(record, training)
+        measured = regret_of(bank, training, recommendation, best)
+        judged.append({**row, **measured, **_beside_untuned(bank, training, recommendation, record)})
     return judged
 
 
-def _reference(record: Mapping[str, Any], training: Training) -> _Reference:
-    _, best = best_of(record, training)
-    contenders = record["trainings"][training.name]["contenders"].values()
-    starts = [start["cost"] for entry in contenders for start in entry.get("starts", ())]
-    return _Reference(best, min(starts, default=math.inf))
+def _beside_untuned(
+    bank: Bank, training: Training, recommendation: Recommendation, record: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return by how much a recommended setting is worse than the best untuned one, and if by more than 1 % for sure.
+
+    The second is a t test over the seeds, each of which trained both.
+    """
+    untuned = record["trainings"][training.name]["best_untuned"]
+    costs = np.array(bank.true_costs(training, untuned["contender"], untuned["settings"]))
+    if recommendation.contender is None:
+        own = np.full(len(costs), training.cost(math.nan))
+    else:
+        own = np.array(bank.true_costs(training, recommendation.contender, recommendation.settings))
+    excess = own - costs - (math.log1p(WORSE) if training.scale == "log" else WORSE)
+    error = float(excess.std(ddof=1)) / math.sqrt(len(excess))
+    shown = float(excess.mean()) > float(student_t.ppf(CONFIDENCE, len(excess) - 1)) * error
+    return {"beside_untuned": training.regret(float(own.mean()), float(costs.mean())), "shown_worse": shown}
 
 
 def pairs(rows: Sequence[Mapping[str, Any]], rival: str) -> Iterator[tuple[str, dict[str, float]]]:
@@ -98,8 +105,11 @@ def condense(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     methods: dict[str, dict[str, Any]] = {}
     for method, budget, numbers in summarize(rows):
         own = [row for row in rows if (row["method"], row["budget"]) == (method, budget)]
-        worse = sum(row["beside_untuned"] > WORSE for row in own) / len(own)
-        methods.setdefault(method, {})[budget] = {**numbers, "worse_than_untuned": worse}
+        worse = {
+            "worse_than_untuned": sum(row["beside_untuned"] > WORSE for row in own) / len(own),
+            "shown_worse_than_untuned": sum(row["shown_worse"] for row in own) / len(own),
+        }
+        methods.setdefault(method, {})[budget] = numbers | worse
     rivals = [method for method in methods if method != OURS]
     return {
         "methods": methods,
@@ -112,11 +122,13 @@ def search_version() -> dict[str, Any]:
     """Return the facts of today's search that change its regrets; ``report`` keeps them in the record.
 
     Example:
-        >>> search_version()
-        {'stops_early': False, 'without_starting_point': []}
+        >>> version = search_version()
+        >>> version["stops_early"], version["without_starting_point"], version["starting_points"]["adam"]
+        (False, [], {'lr': 0.01, 'beta1': 0.973})
     """
     without = [name for name in CONTENDERS if not profile_of(parse(name)).record]
-    return {"stops_early": STOPS_EARLY, "without_starting_point": without}
+    points = {name: starting_point(parse(name))[0] for name in CONTENDERS}
+    return {"stops_early": STOPS_EARLY, "without_starting_point": without, "starting_points": points}
 
 
 def _version_note(judged: Mapping[str, Any]) -> str:
@@ -141,6 +153,7 @@ def as_table(record: Mapping[str, Any]) -> str:
         ("regret, median", "median"),
         ("regret, 90th percentile", "p90"),
         ("worse than the best untuned setting by more than 1 %", "worse_than_untuned"),
+        ("the same, shown by a t test", "shown_worse_than_untuned"),
         ("share of the time that was used, median", "time_used"),
         ("95 % intervals that cover the true mean", "covered"),
     ):

@@ -37,7 +37,10 @@ class _Result:
 
 
 def results_of(training: Mapping[str, Any]) -> list[_Result]:
-    """Return the contenders of a training of the record, the best one first."""
+    """Return the contenders of a training of the record: the best one, then the others by their regret.
+
+    The best was chosen from other seeds than those that measure it, so the regret of another can be negative.
+    """
     entries = training["contenders"]
     best = entries[training["best"]]["best"]
     results = []
@@ -48,7 +51,7 @@ def results_of(training: Mapping[str, Any]) -> list[_Result]:
         lr = own["settings"].get("lr", RULES[name]().lr if name in RULES else math.nan)
         words = worse_by(training, entry["regret"])
         results.append(_Result(name, own["test"], entry["regret"], certain, words, lr, entry["trainings"]))
-    return sorted(results, key=lambda result: result.regret)
+    return sorted(results, key=lambda result: (result.name != training["best"], result.regret))
 
 
 def worse_by(training: Mapping[str, Any], regret: float) -> str:
@@ -59,7 +62,11 @@ def worse_by(training: Mapping[str, Any], regret: float) -> str:
     Example:
         >>> worse_by({"scale": "log", "unit": 1.0}, 0.5), worse_by({"scale": "log", "unit": 1.0}, 1.57)
         ('50\xa0%', '×2.57')
+        >>> worse_by({"scale": "linear", "unit": 1.0}, -0.023)
+        '0.023 better'
     """
+    if regret < 0:
+        return f"{worse_by(training, -regret)} better"
     if training["scale"] == "log":
         return f"{100 * regret:.2g}{NBSP}%" if regret < 0.995 else f"×{1 + regret:.3g}"
     return f"{round(regret * training['unit'], 4):.2g}"
@@ -102,7 +109,8 @@ def _legend(rows: Mapping[str, list[_Result]]) -> str:
     counts = [result.trainings for results in rows.values() for result in results]
     most = sum(max(results, key=lambda result: result.trainings).regret == 0 for results in rows.values())
     return (
-        "Bold: the best contender and its mean test score over 20 fresh seeds. Others: by how much they are worse, as "
+        "Bold: the best contender and its mean test score over 20 fresh seeds; other seeds chose it. Others: by "
+        "how much they are worse, as "
         "a share, as a factor (×), or in the unit of the score. ≈: not told apart from the best, the "
         "difference is less than two standard errors (shown in the sentences below). "
         f"The best setting of a contender is that of {min(counts)} to {max(counts)} trainings; in {most} of "

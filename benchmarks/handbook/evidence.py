@@ -75,7 +75,7 @@ def _default_rate(contender: str) -> float:
 
 def _behind_best(training: dict[str, Any], regret: float) -> str:
     """Return a regret in words, with the name of its unit if it is not a share."""
-    if regret <= 0:
+    if regret == 0:
         return "best"
     words = truth_tables.worse_by(training, regret)
     if training["scale"] == "log":

@@ -7,7 +7,7 @@ from statistics import fmean
 import pytest
 
 from benchmarks.choosing_in_the_wild import bank as banks
-from benchmarks.choosing_in_the_wild.bank import TRUTH_SEEDS, Bank, MissingTrainingError
+from benchmarks.choosing_in_the_wild.bank import VALUE_SEEDS, Bank, MissingTrainingError
 from benchmarks.choosing_in_the_wild.training import TrainingRun
 from tests.benchmarks.choosing_in_the_wild.made import BEST_LR, CALLS, MADE
 
@@ -56,7 +56,7 @@ def test_the_compressed_bank_is_read_and_always_the_same(bank: Bank, tmp_path: P
 def test_the_true_value_is_the_mean_test_cost_over_fresh_seeds(bank: Bank) -> None:
     mean = bank.true_value(MADE, "sgd", {"lr": 0.1})
     assert mean.cost == pytest.approx(
-        fmean(math.log(2 * 1.02 * (1 + 0.001 * (seed % 7))) for seed in TRUTH_SEEDS), abs=1e-6
+        fmean(math.log(2 * 1.02 * (1 + 0.001 * (seed % 7))) for seed in VALUE_SEEDS), abs=1e-6
     )
     assert mean.count == 20
-    assert {seed for _, seed in CALLS} == set(TRUTH_SEEDS)
+    assert {seed for _, seed in CALLS} == set(VALUE_SEEDS)

@@ -11,7 +11,7 @@ import pytest
 
 import thalweg
 from benchmarks.choosing_in_the_wild import methods, regret
-from benchmarks.choosing_in_the_wild.bank import TRUTH_SEEDS, Bank, canonical, source_of
+from benchmarks.choosing_in_the_wild.bank import VALUE_SEEDS, Bank, canonical, source_of
 from benchmarks.choosing_in_the_wild.methods import Recommendation, Request
 from benchmarks.choosing_in_the_wild.trainings import TRAININGS
 from tests.benchmarks.choosing_in_the_wild.made import CALLS, MADE, score, train_made
@@ -52,7 +52,7 @@ def test_the_regret_by_hand(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setitem(methods.METHODS, "made", recommend)
     row = regret.judge(bank, HAND_MADE, MADE, "made", "30trainings", 2, count=True)
-    mean = math.exp(fmean(math.log(2 * 1.02 * (1 + 0.001 * (seed % 7))) for seed in TRUTH_SEEDS))
+    mean = math.exp(fmean(math.log(2 * 1.02 * (1 + 0.001 * (seed % 7))) for seed in VALUE_SEEDS))
     assert row["regret"] == pytest.approx(mean / 1.25 - 1, abs=1e-6)
     assert row["test"] == pytest.approx(mean, abs=1e-6)
     assert row["covered"] is True

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -13,12 +14,12 @@ import pytest
 from benchmarks.choosing_in_the_wild import __main__ as wild
 from benchmarks.choosing_in_the_wild import bank as banks
 from benchmarks.choosing_in_the_wild import record, regret, truth
-from benchmarks.choosing_in_the_wild.bank import TRUTH_SEEDS, Bank, source_of
+from benchmarks.choosing_in_the_wild.bank import TRUTH_SEEDS, VALUE_SEEDS, Bank, source_of
 from benchmarks.choosing_in_the_wild.methods import Request
 from benchmarks.choosing_in_the_wild.training import CONTENDERS, Training, TrainingRun
 from benchmarks.choosing_in_the_wild.trainings import TRAININGS
 from benchmarks.choosing_in_the_wild.truth import LEVELS, Level
-from tests.benchmarks.choosing_in_the_wild.made import BEST_LR, CALLS, MADE
+from tests.benchmarks.choosing_in_the_wild.made import BEST_LR, CALLS, MADE, score
 from thalweg.comparison.contenders.parsing import parse
 
 SMALL = Level(sobol=8, near=4, retrained=6, seeds=2, finalists=2)
@@ -26,10 +27,11 @@ SMALL = Level(sobol=8, near=4, retrained=6, seeds=2, finalists=2)
 
 def test_the_seeds_of_search_and_truth_are_apart() -> None:
     searched = {banks.SEARCH_SEED, *banks.RETRAINING_SEEDS}
-    assert not searched & set(TRUTH_SEEDS)
-    assert len(TRUTH_SEEDS) == 20
+    assert not searched & {*TRUTH_SEEDS, *VALUE_SEEDS}
+    assert not set(TRUTH_SEEDS) & set(VALUE_SEEDS)
+    assert len(TRUTH_SEEDS) == len(VALUE_SEEDS) == 20
     request = Request(MADE, ("sgd",), 1.0, seed=0)
-    assert request.training_seed(0) > max(TRUTH_SEEDS)
+    assert request.training_seed(0) > max(*TRUTH_SEEDS, *VALUE_SEEDS)
     assert Request(MADE, ("sgd",), 1.0, seed=1).training_seed(0) > request.training_seed(50_000)
 
 
@@ -64,9 +66,6 @@ def test_the_search_finds_the_best_rate_and_does_not_trust_a_lucky_seed(bank: Ba
     trained = len(CALLS)
     assert truth.search(bank, MADE, "sgd", SMALL) == finalists
     assert len(CALLS) == trained
-    assert bank.true_value(MADE, "sgd", {}).count == 20  # the starting points are known, too
-    assert bank.true_value(MADE, "sgd", parse("sgd").recommended).count == 20
-    assert len(CALLS) == trained
 
 
 def test_validation_ranks_and_not_the_test() -> None:
@@ -77,11 +76,16 @@ def test_validation_ranks_and_not_the_test() -> None:
     assert ranked == [{"lr": 0.1}, {"lr": 0.2}]
 
 
+def evaluate(bank: Bank, contender: str, lr: float) -> None:
+    """Train a learning rate from the seeds of the truth, as a search does with its finalists."""
+    truth.ranked_by(bank, MADE, contender, [{"lr": lr}], TRUTH_SEEDS)
+
+
 def test_leaders_have_the_lowest_mean_costs(bank: Bank) -> None:
     assert truth.leaders(bank, MADE, 1) == ["sgd"]  # none is known: in the order of the contenders
-    bank.true_value(MADE, "sgd", {"lr": 10 * BEST_LR})
+    evaluate(bank, "sgd", 10 * BEST_LR)
     assert truth.leaders(bank, MADE, 1) == ["sgd"]
-    bank.true_value(MADE, "momentum", {"lr": 2 * BEST_LR})
+    evaluate(bank, "momentum", 2 * BEST_LR)
     assert truth.leaders(bank, MADE, 1) == ["momentum"]
     assert truth.leaders(bank, MADE, 5) == ["momentum", "sgd"]
     assert list(truth.units({"made": ("momentum", "sgd"), "more": ("adam",)}, [1, 2])) == [
@@ -90,12 +94,18 @@ def test_leaders_have_the_lowest_mean_costs(bank: Bank) -> None:
     ]  # fmt: skip
 
 
+def start_rates(name: str) -> set[float]:
+    contender = parse(name)
+    return {contender.rule.settings()["lr"], contender.recommended["lr"]}
+
+
 def condensed(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     levels = replace(SMALL, sobol=2, near=0), SMALL
-    monkeypatch.setattr(record, "LEVELS", levels)
+    monkeypatch.setattr(truth, "LEVELS", levels)
     for level in levels:
         for contender in MADE.contenders:
             truth.search(bank, MADE, contender, level)
+    truth.measure(bank, MADE)
     frozen = Bank(bank.path, stored=None, trains=False)
     return record.condense(frozen, {"made": MADE})
 
@@ -115,13 +125,21 @@ def check_schema(stored: Mapping[str, Any], trainings: Mapping[str, Training]) -
             assert item["regret"] == pytest.approx(
                 training.regret(best["cost"], known[entry["best"]]["best"]["cost"]), abs=1e-4
             )
-            assert item["regret"] >= 0
             assert best["standard_error"] > 0
             assert training.score(best["cost"]) == pytest.approx(best["test"], rel=1e-4)
             assert item["trainings"] > 20
+        by_choice = {name: _chosen_cost(entry, name) for name in known}
+        assert by_choice[entry["best"]] == min(by_choice.values())
+        assert entry["best_untuned"]["contender"] in training.contenders
         costs = [value["cost"] for value in entry["values"]]
         assert costs == sorted(costs)
         assert len(costs) >= len(known)
+
+
+def _chosen_cost(entry: Mapping[str, Any], name: str) -> float:
+    """The mean cost, over the seeds that choose, of the best setting of a contender."""
+    settings = entry["contenders"][name]["best"]["settings"]
+    return next(v["cost"] for v in entry["values"] if (v["contender"], v["settings"]) == (name, settings))
 
 
 def test_the_record_of_a_made_search(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,16 +147,19 @@ def test_the_record_of_a_made_search(bank: Bank, monkeypatch: pytest.MonkeyPatch
     check_schema(stored, {"made": MADE})
     entry = stored["trainings"]["made"]
     assert {item["level"] for item in entry["contenders"].values()} == {2}
-    assert len(entry["contenders"]["sgd"]["starts"]) == 2
+    untuned = entry["best_untuned"]
+    starts = {(name, lr): abs(math.log10(lr / BEST_LR)) for name in ("sgd", "momentum") for lr in start_rates(name)}
+    assert (untuned["contender"], untuned["settings"]["lr"]) == min(starts, key=lambda key: starts[key])
+    (best,) = [item["best"] for name, item in entry["contenders"].items() if name == entry["best"]]
+    lr = best["settings"]["lr"]
+    assert best["cost"] == pytest.approx(fmean(MADE.cost(score(lr, seed, "test")) for seed in VALUE_SEEDS), abs=1e-5)
     diverged = sum(item["diverged"] for item in entry["contenders"].values())
     assert diverged == sum(lr > 5 for lr, _ in CALLS) > 0
 
 
-def test_a_better_setting_that_a_method_recommended_becomes_the_truth(
-    bank: Bank, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_better_setting_of_an_earlier_search_stays_the_truth(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
     before = condensed(bank, monkeypatch)["trainings"]["made"]
-    bank.true_value(MADE, "momentum", {"lr": BEST_LR})
+    evaluate(bank, "momentum", BEST_LR)
     bank.result(MADE, "sgd", {"lr": BEST_LR}, TRUTH_SEEDS[-1])  # a single seed is no evaluation
     after = condensed(bank, monkeypatch)["trainings"]["made"]
     assert after["best"] == "momentum"
@@ -148,12 +169,55 @@ def test_a_better_setting_that_a_method_recommended_becomes_the_truth(
     assert len(after["values"]) == len(before["values"]) + 1
 
 
+def test_luck_on_the_seeds_that_choose_is_no_truth(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One setting is lucky on all seeds that choose. It is chosen, and its value is what other seeds say."""
+    before = condensed(bank, monkeypatch)["trainings"]["made"]
+    for seed in TRUTH_SEEDS:
+        bank.add(MADE, "momentum", {"lr": 0.5}, seed, TrainingRun(0.1, 0.1, (0.1,), 1.0))
+    truth.measure(bank, MADE)
+    after = record.condense(bank.frozen(), {"made": MADE})["trainings"]["made"]
+    assert after["best"] == "momentum"
+    best = after["contenders"]["momentum"]["best"]
+    assert best["settings"] == {"lr": 0.5}
+    assert best["cost"] == pytest.approx(fmean(MADE.cost(score(0.5, seed, "test")) for seed in VALUE_SEEDS), abs=1e-5)
+    assert after["contenders"]["sgd"]["best"] == before["contenders"]["sgd"]["best"]
+    assert after["contenders"]["sgd"]["regret"] < 0  # another contender may be better than the chosen one
+    assert regret.best_of({"trainings": {"made": after}}, MADE)[1] == best["cost"]
+
+
+def test_a_starting_point_that_is_the_best_setting_is_measured(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The search of one Sobol point finds nothing better than the starting points, which are trained later."""
+    monkeypatch.setattr(truth, "LEVELS", (Level(sobol=1, near=0, retrained=1, seeds=1, finalists=1),))
+    starts = {"sgd": [{"lr": 0.5}, {"lr": 2 * BEST_LR}], "momentum": [{"lr": BEST_LR}]}
+    monkeypatch.setattr(truth, "starting_points", lambda contender: starts[contender])
+    bank.add(MADE, "sgd", {"lr": 0.5}, banks.SEARCH_SEED, TrainingRun(0.1, 0.1, (0.1,), 1.0))  # the only finalist
+    for contender in MADE.contenders:
+        truth.search(bank, MADE, contender, truth.LEVELS[0])
+    truth.measure(bank, MADE)
+    entry = record.condense(bank.frozen(), {"made": MADE})["trainings"]["made"]
+    assert entry["contenders"]["sgd"]["best"]["settings"] == {"lr": 2 * BEST_LR}
+    assert entry["best_untuned"]["contender"] == "momentum"
+
+
+def test_the_best_untuned_setting_is_the_best_of_all_contenders(bank: Bank) -> None:
+    with pytest.raises(banks.MissingTrainingError):
+        truth.best_untuned(bank.frozen(), MADE)
+    contender, settings = truth.best_untuned(bank, MADE)
+    costs = {(name, lr): abs(math.log10(lr / BEST_LR)) for name in MADE.contenders for lr in start_rates(name)}
+    ranked = sorted(costs, key=lambda key: costs[key])
+    assert (contender, settings["lr"]) == ranked[0]
+    trained = {lr for lr, seed in CALLS if seed in TRUTH_SEEDS}
+    assert trained == {lr for _, lr in ranked[: truth.UNTUNED[1]]}
+    assert truth.best_untuned(bank.frozen(), MADE) == (contender, settings)
+
+
 def test_an_unfinished_search_is_called_so(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(record, "LEVELS", (SMALL,))
+    monkeypatch.setattr(truth, "LEVELS", (SMALL,))
     truth.search(bank, MADE, "sgd", SMALL)
-    bank.result(MADE, "momentum", {"lr": 0.1}, 0)
+    truth.measure(bank, MADE)
     entry = record.condense(Bank(bank.path, stored=None, trains=False), {"made": MADE})["trainings"]["made"]
-    assert entry["contenders"]["momentum"] == {"level": 0, "trainings": 1}
+    assert entry["contenders"]["momentum"].keys() == {"level", "trainings"}  # of its starting points alone
+    assert entry["contenders"]["momentum"]["level"] == 0 < entry["contenders"]["momentum"]["trainings"]
     assert entry["best"] == "sgd"
     assert regret.best_of({"trainings": {"made": entry}}, MADE)[0] == ("sgd",)
 
