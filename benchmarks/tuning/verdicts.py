@@ -1,11 +1,10 @@
 """Verdicts on the examples, beside what a careful experiment finds.
 
 Two worked examples and three scripts of `examples/` are run as their first lines say, from two seeds. Then every
-contender is searched exhaustively: quasi-random settings and its starting points from one seed, the best of them from
-four more, the best of those from 20 more, and the winner from 20 seeds that no choice has used. The recommended
-setting is trained from these 20 seeds, too. A careful experimenter signs a verdict if its setting is at most 3 %
-worse than the best that was found, or not shown to be worse (t test, 5 %), and if no contender that it calls worse is
-better.
+contender is searched apart: quasi-random settings and its starting points from one seed, the best of them from four
+more, the best of those from 20 more, and the winner from 20 seeds that no choice has used. The recommended setting is
+trained from these 20 seeds, too. A careful experimenter signs a verdict if its setting is at most 3 % worse than the
+best that was found, or not shown to be worse (t test, 5 %), and if no contender that it calls worse is better.
 
 `--examples vae` judges this one alone; the record keeps the others.
 """
@@ -72,7 +71,7 @@ class Experiment:
         return np.array(row)
 
     def best(self, contender: Contender) -> Settings:
-        """Search a contender exhaustively."""
+        """Return the best setting of a contender, by ever more seeds."""
         space = contender.space(MAX_ORDER)
         drawn = draw_settings(contender, SETTINGS, seed=0, space=space)
         left = [*drawn, {**drawn[0], **contender.recommended}]
