@@ -211,10 +211,13 @@ def is_suite(folder: str | Path) -> bool:
     """Return True if a folder has no store of its own, but folders with stores.
 
     Args:
-        folder: A folder, a file, or nothing that exists.
+        folder: A folder, a file, or nothing that exists or can be read.
     """
     folder = Path(folder)
-    return folder.is_dir() and not (folder / "store.sqlite").exists() and bool(_stores_in(folder))
+    try:
+        return folder.is_dir() and not (folder / "store.sqlite").exists() and bool(_stores_in(folder))
+    except OSError:  # a name that is too long, or a folder that may not be read: opening it says so
+        return False
 
 
 def store_path(folder: str | Path, task: str) -> Path:
