@@ -64,9 +64,9 @@ def test_the_folder_of_a_suite_is_no_store_and_its_stores_are_named(tmp_path: Pa
     for task in ("b", "a"):
         path = tmp_path / task / "store.sqlite"
         thalweg.compare(bowl(task, 1.0), ["sgd"], budget="2trials", workers=1, quiet=True, store=path)
-    with pytest.raises(StoreError, match="got no such file. The folder is that of a suite: name ") as error:
+    with pytest.raises(StoreError, match="got no such file. Name ") as error:
         Store(tmp_path, write=False)
-    assert f"name {tmp_path / 'a'}, or another of the 2 tasks." in str(error.value)
+    assert f"Name {tmp_path / 'a'}, or another of the 2 folders with a store." in str(error.value)
     assert remedy not in str(error.value)
     assert Store(tmp_path / "a", write=False).find() is not None
 

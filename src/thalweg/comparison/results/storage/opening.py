@@ -89,12 +89,12 @@ def _check_file(path: Path, label: str, *, write: bool) -> None:
 
 
 def _remedy_in(folder: Path) -> str:
-    """Return what to do in a folder without a store: that of a suite has one in a folder for each task."""
+    """Return what to do in a folder without a store: that of a suite, or of several runs, has some below it."""
     below = sorted(str(path.parent) for path in folder.glob("*/store.sqlite"))
     if not below:
         return "Run `thalweg compare` first."
-    choice = f", or another of the {len(below)} tasks" if len(below) > 1 else ""
-    return f"The folder is that of a suite: name {below[0]}{choice}. `thalweg report {folder}` shows the suite."
+    choice = f", or another of the {len(below)} folders with a store" if len(below) > 1 else ""
+    return f"Name {below[0]}{choice}. `thalweg report {folder}` shows them together, as a suite."
 
 
 class _Clock:
