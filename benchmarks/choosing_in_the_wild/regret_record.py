@@ -5,13 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 from typing import Any
 
-import numpy as np
-from scipy.stats import t as student_t
-
 from benchmarks.choosing_in_the_wild.bank import Bank, source_of
 from benchmarks.choosing_in_the_wild.methods import Recommendation
 from benchmarks.choosing_in_the_wild.regret import best_of, regret_of, summarize
-from benchmarks.choosing_in_the_wild.training import CONTENDERS, Training
+from benchmarks.choosing_in_the_wild.training import CONTENDERS, Training, mean_of, shown_worse
 from benchmarks.tables import markdown
 from thalweg.comparison import parse
 from thalweg.comparison.planning.adaptive.search_space import starting_point
@@ -26,7 +23,6 @@ _KEPT = (
     *("interval", "covered", "wall_s", "seconds"),
 )
 WORSE = 0.01  # a recommended line may be worse than the best untuned one by so much
-CONFIDENCE = 0.95  # of a line that is shown to be worse
 
 
 def merged(stored: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -69,15 +65,14 @@ def _beside_untuned(
     The second is a t test over the seeds, each of which trained both.
     """
     untuned = record["trainings"][training.name]["best_untuned"]
-    costs = np.array(bank.true_costs(training, untuned["contender"], untuned["settings"]))
+    costs = bank.true_costs(training, untuned["contender"], untuned["settings"])
     if recommendation.contender is None:
-        own = np.full(len(costs), training.cost(math.nan))
+        own = [training.cost(math.nan)] * len(costs)
     else:
-        own = np.array(bank.true_costs(training, recommendation.contender, recommendation.settings))
-    excess = own - costs - (math.log1p(WORSE) if training.scale == "log" else WORSE)
-    error = float(excess.std(ddof=1)) / math.sqrt(len(excess))
-    shown = float(excess.mean()) > float(student_t.ppf(CONFIDENCE, len(excess) - 1)) * error
-    return {"beside_untuned": training.regret(float(own.mean()), float(costs.mean())), "shown_worse": shown}
+        own = bank.true_costs(training, recommendation.contender, recommendation.settings)
+    margin = math.log1p(WORSE) if training.scale == "log" else WORSE
+    beside = training.regret(mean_of(own).cost, mean_of(costs).cost)
+    return {"beside_untuned": beside, "shown_worse": shown_worse(own, costs, margin)}
 
 
 def pairs(rows: Sequence[Mapping[str, Any]], rival: str) -> Iterator[tuple[str, dict[str, float]]]:

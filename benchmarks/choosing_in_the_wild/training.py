@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any, Literal
 
+import numpy as np
+from scipy.stats import t as student_t
+
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.parsing import parse
 from thalweg.tasks import seeded
 
 ELEMENTWISE = ("sgd", "momentum", "adagrad", "rmsprop", "adam", "adamw", "nadam", "lion")
+CONFIDENCE = 0.95  # of a difference that is shown
 CONTENDERS = (*ELEMENTWISE, "muon+adamw")
 Train = Callable[..., None]
 
@@ -157,6 +161,18 @@ class Mean:
     cost: float
     error: float
     count: int
+
+
+def shown_worse(costs: Sequence[float], reference: Sequence[float], margin: float) -> bool:
+    """Return True if costs are shown to exceed others by more than a margin: a paired t test over the seeds, at 5 %.
+
+    Example:
+        >>> shown_worse([1.1, 1.3], [1.0, 1.0], 0.0), shown_worse([1.19, 1.21], [1.0, 1.0], 0.0)
+        (False, True)
+    """
+    excess = np.asarray(costs) - np.asarray(reference) - margin
+    error = float(excess.std(ddof=1)) / math.sqrt(len(excess))
+    return float(excess.mean()) > float(student_t.ppf(CONFIDENCE, len(excess) - 1)) * error
 
 
 def mean_of(costs: Sequence[float]) -> Mean:

@@ -13,12 +13,12 @@ The search goes in levels, each larger than the one before, and takes over what 
 
 import math
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -42,6 +42,8 @@ CENTERS = 4
 UNTUNED = 6, 3  # starting points of all contenders that are trained from more seeds, and from those of the truth
 # Each training soon has a truth of the contenders that people use most.
 ORDER = ("adam", "momentum", "adamw", "rmsprop", "sgd", "lion", "nadam", "adagrad", "muon+adamw")
+
+Candidate = TypeVar("Candidate")
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,24 @@ def finished_search(bank: Bank, training: Training, contender: str) -> tuple[int
     return None
 
 
+def narrowed(
+    candidates: Sequence[Candidate],
+    cost: Callable[[Candidate, Sequence[int]], float],
+    stages: Iterable[tuple[Sequence[int], int]],
+) -> Sequence[Candidate]:
+    """Return the best candidates by ever more seeds, the best first.
+
+    Args:
+        candidates: The candidates.
+        cost: Returns the mean cost of a candidate over seeds.
+        stages: The seeds of each stage, and the number of candidates that it keeps.
+    """
+    for seeds, count in stages:
+        costs = [cost(candidate, seeds) for candidate in candidates]
+        candidates = [candidates[place] for place in sorted(range(len(costs)), key=costs.__getitem__)[:count]]
+    return candidates
+
+
 def best_untuned(bank: Bank, training: Training) -> tuple[str, Settings]:
     """Return the best of all contenders' starting points, as `search` chooses settings: by ever more seeds.
 
@@ -165,14 +185,12 @@ def best_untuned(bank: Bank, training: Training) -> tuple[str, Settings]:
     Raises:
         MissingTrainingError: If the bank lacks a training, and does not train.
     """
-    left = [(contender, start) for contender in training.contenders for start in starting_points(contender)]
 
     def cost(candidate: tuple[str, Settings], seeds: Sequence[int]) -> float:
         return mean_of(bank.costs(training, *candidate, seeds, "validation")).cost
 
-    for seeds, count in (([SEARCH_SEED], UNTUNED[0]), (RETRAINING_SEEDS, UNTUNED[1]), (TRUTH_SEEDS, 1)):
-        left = sorted(left, key=lambda candidate: cost(candidate, seeds))[:count]
-    return left[0]
+    starts = [(contender, start) for contender in training.contenders for start in starting_points(contender)]
+    return narrowed(starts, cost, (([SEARCH_SEED], UNTUNED[0]), (RETRAINING_SEEDS, UNTUNED[1]), (TRUTH_SEEDS, 1)))[0]
 
 
 def measure(bank: Bank, training: Training) -> None:

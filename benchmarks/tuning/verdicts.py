@@ -20,9 +20,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import t as student_t
 
 import thalweg
+from benchmarks.choosing_in_the_wild.training import shown_worse
+from benchmarks.choosing_in_the_wild.truth import narrowed
 from thalweg.bench.records import machine
 from thalweg.comparison.contenders.contender import MAX_ORDER, Contender, Settings
 from thalweg.comparison.contenders.parsing import parse
@@ -40,7 +41,6 @@ SEEDS = range(2)  # of the comparisons
 SETTINGS = 32  # of each contender
 KEPT = 6, 2  # settings that are trained from more seeds
 MARGIN = 0.03
-CONFIDENCE = 0.95
 _FIRST, _MORE, _CHOICE, _VALUE = (range(start, start + count) for start, count in ((0, 1), (1, 4), (5, 20), (25, 20)))
 
 
@@ -74,11 +74,12 @@ class Experiment:
         """Return the best setting of a contender, by ever more seeds."""
         space = contender.space(MAX_ORDER)
         drawn = draw_settings(contender, SETTINGS, seed=0, space=space)
-        left = [*drawn, {**drawn[0], **contender.recommended}]
-        for seeds, count in ((_FIRST, KEPT[0]), (_MORE, KEPT[1]), (_CHOICE, 1)):
-            means = [self.values(contender, settings, seeds, "validation").mean() for settings in left]
-            left = [left[place] for place in np.argsort(means, kind="stable")[:count]]
-        return left[0]
+
+        def cost(settings: Settings, seeds: Sequence[int]) -> float:
+            return float(self.values(contender, settings, seeds, "validation").mean())
+
+        candidates = [*drawn, {**drawn[0], **contender.recommended}]
+        return narrowed(candidates, cost, ((_FIRST, KEPT[0]), (_MORE, KEPT[1]), (_CHOICE, 1)))[0]
 
 
 def command_of(example: str) -> tuple[Any, list[str], str]:
@@ -100,9 +101,7 @@ def signed(recommended: np.ndarray, best: np.ndarray, worse_claims: Mapping[str,
     Returns:
         The regret, whether it is shown to exceed the margin, the false claims, and whether the verdict is signed.
     """
-    excess = recommended - best - math.log1p(MARGIN)
-    error = float(excess.std(ddof=1)) / math.sqrt(len(excess))
-    shown = float(excess.mean()) > float(student_t.ppf(CONFIDENCE, len(excess) - 1)) * error
+    shown = shown_worse(recommended, best, math.log1p(MARGIN))
     false = [name for name, values in worse_claims.items() if values.mean() < recommended.mean()]
     regret = math.expm1(float((recommended - best).mean()))
     return {"regret": regret, "shown_worse": shown, "false_claims": false, "signed": not (shown or false)}

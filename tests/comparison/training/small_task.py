@@ -13,10 +13,10 @@ SCHEDULE = TrainingSchedule(steps=30, schedule="linear", num_evaluations=3)
 TRIALS = [Trial({"lr": lr}, seed) for lr, seed in ((0.01, 1), (0.03, 1), (0.1, 2))]
 
 
-def small(**changes: object) -> Task:
-    """A small regression, whose data and model can be changed."""
+def small(count: int = 100, **changes: object) -> Task:
+    """A small regression on so many examples, whose data and model can be changed."""
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(100, 3, generator=generator)
+    x = torch.randn(count, 3, generator=generator)
     parts = {
         "model": lambda: nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1)),
         "loss": thalweg.supervised(nn.functional.mse_loss),

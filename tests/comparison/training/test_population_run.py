@@ -6,6 +6,7 @@ There is no GPU here: `EmulatedCapture` captures the operations of a step and re
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 import thalweg
 from cases.emulated_graphs import EmulatedCapture
+from tests.comparison.training import small_task
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.parsing import parse
 from thalweg.comparison.contenders.schedule import TrainingSchedule
@@ -31,19 +33,7 @@ TRIALS = [Trial({"lr": lr}, seed) for lr, seed in ((0.01, 1), (0.03, 1), (0.1, 2
 SCHEDULE = TrainingSchedule(steps=18, schedule="linear", num_evaluations=3)
 RUNGS = Rungs("validation", {9: [], 14: []})  # of 6 members 2 continue, and then 1
 
-
-def small(**changes: object) -> Task:
-    """A small regression: batches of 16, 16 and 12 of its 44 examples."""
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(74, 3, generator=generator)
-    parts = {
-        "model": lambda: nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1)),
-        "loss": thalweg.supervised(nn.functional.mse_loss),
-        "data": (x, x.sum(1, keepdim=True).sin()),
-        "batch_size": 16,
-        "passes": 6,
-    }
-    return Task(**{**parts, **changes})
+small = partial(small_task.small, 74)  # batches of 16, 16 and 12 of its 44 examples
 
 
 def outcomes(results: Sequence[TrainingResult]) -> list[str]:
