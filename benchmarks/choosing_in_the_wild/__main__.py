@@ -140,9 +140,12 @@ def _in_words(numbers: Mapping[str, float]) -> str:
 
 
 def _without_nan(value: Any) -> Any:
-    """Return a value for JSON, with None for numbers that are not finite, and numbers of six digits."""
+    """Return a value for JSON, with None for numbers that are not finite, and numbers of six digits.
+
+    Settings keep all digits: the bank knows a training by them.
+    """
     if isinstance(value, dict):
-        return {key: _without_nan(entry) for key, entry in value.items()}
+        return {key: entry if key == "settings" else _without_nan(entry) for key, entry in value.items()}
     if isinstance(value, list):
         return [_without_nan(entry) for entry in value]
     return rounded(value) if isinstance(value, float) else value

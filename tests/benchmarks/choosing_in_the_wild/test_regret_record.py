@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks.choosing_in_the_wild import regret_record
+from benchmarks.choosing_in_the_wild import regret, regret_record
 from benchmarks.choosing_in_the_wild.bank import VALUE_SEEDS, Bank, source_of
 from benchmarks.choosing_in_the_wild.training import Training, TrainingRun
+from benchmarks.choosing_in_the_wild.trainings import TRAININGS
 from thalweg.comparison import compare, parse
 
 RECORDS = Path(__file__).parents[3] / "benchmarks" / "records"
@@ -183,3 +184,11 @@ def test_the_record_names_the_search_that_it_judged() -> None:
     assert record["search"].keys() == regret_record.search_version().keys()
     page = (RECORDS.parents[1] / "docs" / "choosing" / "comparison.md").read_text()
     assert regret_record.as_table(record).splitlines()[-1] in page
+
+
+def test_the_committed_bank_judges_the_committed_record_without_a_training() -> None:
+    record = json.loads((RECORDS / "choosing_in_the_wild_regret.json").read_text())
+    rows = [line for line in record["rows"] if line["repeat"] == 0]
+    again = regret_record.judged_again(rows, regret.load_record(), TRAININGS, Bank(None, trains=False))
+    assert [line["shown_worse"] for line in again] == [line["shown_worse"] for line in rows]
+    assert [line["regret"] for line in again] == pytest.approx([line["regret"] for line in rows], rel=1e-4, abs=1e-5)
