@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import NamedTuple
@@ -148,13 +149,14 @@ class TrialRunner:
 
         report_share(next(iter(members_of)), 0.0)
         grace_s = max(GRACE_S, GRACE_SHARE * (self.clock.budget_s or 0.0))
-        for job, results in self._pool.run(jobs(), report_share, deadline_s=stop_at_s + grace_s):
-            if job in proofs:
-                self.monitor.see_proof(proofs[job], results[0])
-                continue
-            self.has_trained = True
-            self._keep(members_of[job], results, keep_stopped=keep_stopped)
-            report_share(job, 0.0)
+        with closing(self._pool.run(jobs(), report_share, deadline_s=stop_at_s + grace_s)) as ended:
+            for job, results in ended:
+                if job in proofs:
+                    self.monitor.see_proof(proofs[job], results[0])
+                    continue
+                self.has_trained = True
+                self._keep(members_of[job], results, keep_stopped=keep_stopped)
+                report_share(job, 0.0)
 
     @property
     def places_evaluations(self) -> bool:

@@ -16,6 +16,7 @@ from torch import nn
 
 import thalweg
 from tests.comparison.execution.pools import SCHEDULE, SGD, ended, jobs, losses, run, task, trained_here, workload
+from thalweg.comparison import Progress
 from thalweg.comparison.execution.job import Job
 from thalweg.comparison.execution.worker_pool import WorkerPool
 from thalweg.comparison.processes import slots
@@ -161,6 +162,44 @@ def test_ctrl_c_kills_what_runs_and_is_raised() -> None:
     with pytest.raises(KeyboardInterrupt):
         list(pool.run(requested, lambda *_: None))
     assert pool._slots[0].worker is None
+
+
+def test_ctrl_c_while_workers_are_killed_is_raised_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python swallows what a generator raises that is collected instead of closed, and shows a traceback."""
+    path, kill = tmp_path / "trap", slots.Slot.kill
+    sprung = trap(path)
+    path.unlink()
+    touched: list[bool] = []
+    interrupted: list[bool] = []
+
+    def train(make_optimizer: Callable[..., Any], report: Callable[..., None]) -> None:
+        make_optimizer(nn.Linear(2, 1))
+        is_last = sprung()
+        report(1.0 + torch.rand(()).item())
+        while is_last:
+            report(1.0)
+            time.sleep(0.001)
+
+    def watch(progress: Progress) -> None:
+        if touched and not path.exists():
+            raise ValueError("of the watcher")
+        if progress.done >= 4 and not touched:
+            touched.append(True)
+            path.touch()  # the next training is the one that is killed
+
+    def kill_and_interrupt(slot: slots.Slot[Any]) -> None:
+        if slot.job is not None and not interrupted:
+            interrupted.append(True)
+            signal.raise_signal(signal.SIGINT)
+        kill(slot)
+
+    monkeypatch.setattr(slots.Slot, "kill", kill_and_interrupt)
+    swallowed: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", swallowed.append)
+    with pytest.raises(KeyboardInterrupt):
+        thalweg.compare(train, ["sgd", "adam"], budget="20trials", workers=2, watch=watch)
+    assert interrupted
+    assert not swallowed
 
 
 @pytest.mark.usefixtures("fresh")

@@ -2,6 +2,7 @@
 
 import json
 import math
+import signal
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sql
-from sqlalchemy.exc import OperationalError
 
 import thalweg
 from cases.comparison_records import PLAN, WORKLOAD
@@ -76,6 +76,41 @@ def test_results_are_stored_all_or_none(tmp_path: Path) -> None:
     assert [trial.trial for trial in store.trials(comparison)] == [0]
 
 
+@contextmanager
+def ctrl_c_at_each_statement(store: Store) -> Iterator[None]:
+    """Send Ctrl-C at each statement of a store, before it runs."""
+
+    def interrupt(*_: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    sql.event.listen(store._engine, "before_cursor_execute", interrupt)
+    try:
+        yield
+    finally:
+        sql.event.remove(store._engine, "before_cursor_execute", interrupt)
+
+
+@pytest.mark.parametrize("name", [None, "store.sqlite"])
+def test_ctrl_c_neither_undoes_what_is_written_nor_loses_what_was_there(tmp_path: Path, name: str | None) -> None:
+    store = Store(name and tmp_path / name)
+    comparison = filled(store)
+    store.add(comparison, [record(0)])
+    with pytest.raises(KeyboardInterrupt), ctrl_c_at_each_statement(store):
+        store.add(comparison, [record(1)])
+    for read in (store.find, lambda: store.trials(comparison)):
+        with pytest.raises(KeyboardInterrupt), ctrl_c_at_each_statement(store):
+            read()
+    assert [trial.trial for trial in store.trials(comparison)] == [0, 1]
+
+
+def test_ctrl_c_while_a_write_fails_is_not_lost() -> None:
+    store = Store(None)
+    comparison = filled(store)
+    store.add(comparison, [record(0)])
+    with pytest.raises(KeyboardInterrupt), ctrl_c_at_each_statement(store):
+        store.add(comparison, [record(0)])
+
+
 def test_a_transaction_that_writes_waits_for_others_from_its_start_and_readers_do_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,14 +121,14 @@ def test_a_transaction_that_writes_waits_for_others_from_its_start_and_readers_d
     monkeypatch.setattr(opening, "_LOCK_WAIT_MS", 0)  # the second one says at once that it would wait
     second = Store(path)
     assert second.trials(comparison)
-    with writing(first._engine) as connection:
+    with writing(first._engine, first.label) as connection:
         assert connection.execute(sql.select(RESULTS)).all()
         assert second.trials(comparison)
         # It has not written yet, but it will: another one must not begin, or one of the two could never end.
-        with pytest.raises(OperationalError, match="locked"), writing(second._engine):
+        with pytest.raises(StoreError, match="locked"), writing(second._engine, second.label):
             pass
         connection.execute(sql.delete(RESULTS))
-    with writing(second._engine):
+    with writing(second._engine, second.label):
         assert second.trials(comparison) == []
 
 

@@ -6,7 +6,8 @@ small networks the second thread of a training gains little, but a second traini
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Self
@@ -119,11 +120,12 @@ class WorkerPool:
 
     def run(
         self, jobs: Iterable[Job], report_share: Callable[[Job, float], None], deadline_s: float = math.inf
-    ) -> Iterator[tuple[Job, list[TrainingResult]]]:
+    ) -> Generator[tuple[Job, list[TrainingResult]]]:
         """Run jobs and yield each with its results as soon as it ends.
 
-        Jobs that were left, at the deadline or by ``stop``, are not yielded. If the caller leaves this iterator early,
-        or an exception such as KeyboardInterrupt ends it, the jobs that run are killed.
+        Jobs that were left, at the deadline or by ``stop``, are not yielded. If the caller closes this generator early,
+        or an exception such as KeyboardInterrupt ends it, the jobs that run are killed. A generator that is collected
+        instead of closed would swallow an interrupt that comes meanwhile, so the caller closes it.
 
         Args:
             jobs: The jobs. A sequence is run with its longest job first. Of another iterable, the next job is taken
@@ -141,13 +143,14 @@ class WorkerPool:
         failed: list[tuple[Job, _Failure]] = []
         is_full = (lambda: False) if isinstance(jobs, Sequence) else (lambda: bool(failed))
         while True:
-            for job, ended in self._run_in_workers(waiting, self._slots, report_share, is_full):
-                if not isinstance(ended, _Failure):
-                    yield job, ended
-                elif ended.may_pass or len(job.trials) > 1:
-                    failed.append((job, ended))
-                else:
-                    yield job, self._results_of_failure(job, ended)
+            with closing(self._run_in_workers(waiting, self._slots, report_share, is_full)) as endings_of_jobs:
+                for job, ended in endings_of_jobs:
+                    if not isinstance(ended, _Failure):
+                        yield job, ended
+                    elif ended.may_pass or len(job.trials) > 1:
+                        failed.append((job, ended))
+                    else:
+                        yield job, self._results_of_failure(job, ended)
             if not failed:
                 return
             while failed:  # no other job runs now
@@ -212,7 +215,7 @@ class WorkerPool:
         slots: Sequence[Slot[Job]],
         report_share: Callable[[Job, float], None],
         is_full: Callable[[], bool] = lambda: False,
-    ) -> Iterator[tuple[Job, list[TrainingResult] | _Failure]]:
+    ) -> Generator[tuple[Job, list[TrainingResult] | _Failure]]:
         """Yield jobs as they end, with a failure instead of results where there are none. End if no job runs.
 
         No job is taken while ``is_full`` returns True.

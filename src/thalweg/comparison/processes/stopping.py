@@ -91,7 +91,7 @@ def is_interrupt(error: BaseException) -> bool:
 
 @contextmanager
 def interrupts_delayed() -> Iterator[None]:
-    """Delay Ctrl-C to the end of a ``with`` block: a worker that is half started could not be ended."""
+    """Delay Ctrl-C to the end of a ``with`` block that must not be left half done, also if an error ends it."""
     if not _is_main_thread():  # only the main thread is interrupted
         yield
         return
@@ -101,8 +101,8 @@ def interrupts_delayed() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, previous)
-    if signals:
-        signal.raise_signal(signal.SIGINT)
+        if signals:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _is_main_thread() -> bool:

@@ -27,10 +27,19 @@ from thalweg.comparison.results.storage.opening import (
     file_of,
     find_damage,
     open_engine,
+    reading,
     writing,
 )
 from thalweg.comparison.results.storage.rows import DamagedRowError
-from thalweg.comparison.results.storage.tables import CLOCKS, COMPARISONS, METADATA, RESULTS, VERSIONS
+from thalweg.comparison.results.storage.tables import (
+    CLOCKS,
+    COMPARISONS,
+    METADATA,
+    RESULTS,
+    VERSIONS,
+    column_names,
+    stored_columns,
+)
 from thalweg.comparison.results.storage.trials import (
     DamagedRow,
     StoredTrials,
@@ -125,10 +134,10 @@ class Store:
 
     def _prepare(self) -> None:
         """Create the tables. Write something in any case, so that a read-only file raises an error now."""
-        with explained(self.label, "written"), writing(self._engine) as connection:
+        with writing(self._engine, self.label) as connection:
             METADATA.create_all(connection)
             for table in (COMPARISONS, RESULTS):
-                stored = _column_names(connection, table)
+                stored = column_names(connection, table)
                 for column in table.columns:
                     if column.name not in stored:
                         definition = sql.schema.CreateColumn(column).compile(dialect=connection.dialect)
@@ -157,8 +166,8 @@ class Store:
         if key is not None:
             # The sum keeps SQLite from an index, which may be damaged: a row must not be missed.
             query = query.where((columns.key + "") == key)
-        with explained(self.label, "read"), self._engine.connect() as connection:
-            row = connection.execute(_stored_columns(connection, query, COMPARISONS)).mappings().first()
+        with reading(self._engine, self.label) as connection:
+            row = connection.execute(stored_columns(connection, query, COMPARISONS)).mappings().first()
         return None if row is None else self._comparison(dict(row))
 
     def count(self) -> int:
@@ -167,7 +176,7 @@ class Store:
         Raises:
             StoreError: If the store cannot be read.
         """
-        with explained(self.label, "read"), self._engine.connect() as connection:
+        with reading(self._engine, self.label) as connection:
             return connection.execute(sql.select(sql.func.count()).select_from(COMPARISONS)).scalar_one()
 
     def create(
@@ -202,7 +211,7 @@ class Store:
             "plan": plan.to_json(),
             "environment": environment,
         }
-        with explained(self.label, "written"), writing(self._engine) as connection:
+        with writing(self._engine, self.label) as connection:
             connection.execute(sql.insert(COMPARISONS), rows.encode(values))
         record = self.find(key)
         assert record is not None
@@ -230,7 +239,7 @@ class Store:
             StoreError: If the store cannot be written.
         """
         encoded = [rows.encode({"comparison": comparison} | values_of_trial(trial)) for trial in trials]
-        with explained(self.label, "written"), writing(self._engine) as connection:
+        with writing(self._engine, self.label) as connection:
             is_failed = (RESULTS.c.comparison == comparison) & (RESULTS.c.status == "failed")
             for trial in replaced:
                 of_trial = [RESULTS.c[name] == value for name, value in trial.key._asdict().items()]
@@ -255,7 +264,7 @@ class Store:
             StoreError: If the store cannot be read.
         """
         query = sql.select(CLOCKS.c.elapsed_s).where(CLOCKS.c.comparison == comparison)
-        with explained(self.label, "read"), self._engine.connect() as connection:
+        with reading(self._engine, self.label) as connection:
             stored = connection.execute(query).scalar()
         return float(stored) if isinstance(stored, int | float) and 0 <= stored < math.inf else 0.0
 
@@ -289,8 +298,8 @@ class Store:
         read: list[dict[str, Any]] = []
         query = sql.select(RESULTS).where(RESULTS.c.comparison + 0 == comparison).limit(MAX_TRAININGS + 1)
         trials, damage, unchecked = [], [], 0
-        with explained(self.label, "read"), self._engine.connect() as connection:
-            query = _stored_columns(connection, query, RESULTS).add_columns(sql.literal_column("rowid").label("rowid"))
+        with reading(self._engine, self.label) as connection:
+            query = stored_columns(connection, query, RESULTS).add_columns(sql.literal_column("rowid").label("rowid"))
             try:
                 read.extend(dict(row) for row in connection.execute(query).mappings())
             except DBAPIError as error:
@@ -327,7 +336,7 @@ class Store:
             StoreError: If the store cannot be written.
         """
         numbers = [row.rowid for row in damage if row.rowid is not None]
-        with explained(self.label, "written"), writing(self._engine) as connection:
+        with writing(self._engine, self.label) as connection:
             connection.execute(sql.delete(RESULTS).where(sql.literal_column("rowid").in_(numbers)))
 
     def finish(self, comparison: int, *, elapsed_s: float | None = None) -> None:
@@ -355,7 +364,7 @@ class Store:
         self._set_finished(comparison, None, elapsed_s)
 
     def _set_finished(self, comparison: int, time: str | None, elapsed_s: float | None = None) -> None:
-        with explained(self.label, "written"), writing(self._engine) as connection:
+        with writing(self._engine, self.label) as connection:
             change_comparison(connection, comparison, {"finished": time})
             if elapsed_s is not None:
                 set_elapsed(connection, comparison, elapsed_s)
@@ -383,16 +392,6 @@ class Store:
                 self.label, f"a damaged file: in the row of comparison {row.get('id')}, {shown(reason, 200)}"
             ) from error
         return record
-
-
-def _column_names(connection: sql.Connection, table: sql.Table) -> set[str]:
-    return {column["name"] for column in sql.inspect(connection).get_columns(table.name)}
-
-
-def _stored_columns(connection: sql.Connection, query: sql.Select[Any], table: sql.Table) -> sql.Select[Any]:
-    """The query with those columns of a table that the file has: a store of an older version lacks some."""
-    stored = _column_names(connection, table)
-    return query.with_only_columns(*(column for column in table.columns if column.name in stored))
 
 
 def _now() -> str:

@@ -9,13 +9,13 @@ import contextlib
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sql
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from thalweg.comparison.processes.stopping import interrupts_delayed
 from thalweg.errors import StoreError, shown
 
 STATEMENT_LIMIT_S = 60.0
@@ -125,12 +125,28 @@ def _restrict(connection: sqlite3.Connection, record: Any, *, write: bool) -> No
     connection.set_progress_handler(clock.is_over, _INSTRUCTIONS)
 
 
-def writing(engine: sql.Engine) -> AbstractContextManager[sql.Connection]:
-    """Return a transaction that may write, and waits until no other one does.
+@contextlib.contextmanager
+def reading(engine: sql.Engine, label: str) -> Iterator[sql.Connection]:
+    """Yield a connection that reads, with errors that say what to do.
 
-    A transaction that reads first and then writes would fail at once, if another one wrote in between.
+    An interrupt within SQLAlchemy ends the connection, and a database in memory with it, so there it is delayed. A file
+    is opened again, and a statement on a file of others may take long.
     """
-    return engine.execution_options(**{_WRITES: True}).begin()
+    delayed = interrupts_delayed() if engine.url.database is None else contextlib.nullcontext()
+    with delayed, explained(label, "read"), engine.connect() as connection:
+        yield connection
+
+
+@contextlib.contextmanager
+def writing(engine: sql.Engine, label: str) -> Iterator[sql.Connection]:
+    """Yield a transaction that may write, and waits until no other one does, with errors that say what to do.
+
+    A transaction that reads first and then writes would fail at once, if another one wrote in between. An interrupt is
+    delayed: it must not undo what has been trained.
+    """
+    transaction = engine.execution_options(**{_WRITES: True}).begin()
+    with interrupts_delayed(), explained(label, "written"), transaction as connection:
+        yield connection
 
 
 def _begin(connection: sql.Connection) -> None:

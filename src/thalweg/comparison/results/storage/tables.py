@@ -1,5 +1,7 @@
 """Tables: those of a store. The names of the columns and of the keys in their JSON are those of every store."""
 
+from typing import Any
+
 import sqlalchemy as sql
 
 from thalweg.comparison.results.storage.rows import CHECKSUM, UNCHECKED
@@ -51,3 +53,14 @@ CLOCKS = sql.Table(
     sql.Column("comparison", sql.ForeignKey("comparisons.id"), primary_key=True),
     sql.Column("elapsed_s", sql.Double, nullable=False),
 )
+
+
+def column_names(connection: sql.Connection, table: sql.Table) -> set[str]:
+    """Return the names of the columns that a table of a file has."""
+    return {column["name"] for column in sql.inspect(connection).get_columns(table.name)}
+
+
+def stored_columns(connection: sql.Connection, query: sql.Select[Any], table: sql.Table) -> sql.Select[Any]:
+    """Return the query with those columns of a table that the file has: a store of an older version lacks some."""
+    stored = column_names(connection, table)
+    return query.with_only_columns(*(column for column in table.columns if column.name in stored))
