@@ -86,7 +86,19 @@ def test_no_flipped_byte_changes_a_value_unnoticed(whole: Path, path: Path) -> N
     assert noticed > 12
 
 
-COLUMNS = ("contender", "stage", "settings", "status", "message", "train", "test", "seconds", "looks", "checksum")
+COLUMNS = (
+    "comparison",
+    "contender",
+    "stage",
+    "settings",
+    "status",
+    "message",
+    "train",
+    "test",
+    "seconds",
+    "looks",
+    "checksum",
+)
 VALUES = {
     "null": "NULL",
     "a text": "'hostile'",

@@ -37,6 +37,7 @@ from thalweg.comparison.results.storage.tables import (
     METADATA,
     RESULTS,
     VERSIONS,
+    belongs_to,
     column_names,
     stored_columns,
 )
@@ -295,10 +296,9 @@ class Store:
         Raises:
             StoreError: If the store cannot be read.
         """
-        read: list[dict[str, Any]] = []
-        query = sql.select(RESULTS).where(RESULTS.c.comparison + 0 == comparison).limit(MAX_TRAININGS + 1)
-        trials, damage, unchecked = [], [], 0
+        read, trials, damage, unchecked = list[dict[str, Any]](), [], [], 0
         with reading(self._engine, self.label) as connection:
+            query = sql.select(RESULTS).where(belongs_to(comparison)).limit(MAX_TRAININGS + 1)
             query = stored_columns(connection, query, RESULTS).add_columns(sql.literal_column("rowid").label("rowid"))
             try:
                 read.extend(dict(row) for row in connection.execute(query).mappings())
@@ -311,11 +311,13 @@ class Store:
         for row in read:
             rowid = row.pop("rowid")
             try:
+                if row["comparison"] != comparison:
+                    raise DamagedRowError("it belongs to no comparison")
                 trials.append(trial_of_values(rows.decode(row, RESULTS)))
                 unchecked += row.get(rows.CHECKSUM, rows.UNCHECKED) == rows.UNCHECKED
             except DamagedRowError as error:
                 damage.append(DamagedRow(rowid, f"{name_of_row(row)}: {error}"))
-        trials.sort(key=lambda trial: (trial.study, trial.trial, trial.seed))
+        trials = sorted(trials, key=lambda trial: (trial.study, trial.trial, trial.seed))
         return StoredTrials(trials, damage, unchecked)
 
     def sentence_of(self, damage: Sequence[DamagedRow]) -> str:

@@ -55,6 +55,15 @@ CLOCKS = sql.Table(
 )
 
 
+def belongs_to(comparison: int) -> sql.ColumnElement[bool]:
+    """Return the condition for the results of a comparison, and for those of none: their number is damaged.
+
+    The sum keeps SQLite from an index, which may be damaged, too.
+    """
+    number = RESULTS.c.comparison
+    return (number + 0 == comparison) | number.is_(None) | number.not_in(sql.select(COMPARISONS.c.id))
+
+
 def column_names(connection: sql.Connection, table: sql.Table) -> set[str]:
     """Return the names of the columns that a table of a file has."""
     return {column["name"] for column in sql.inspect(connection).get_columns(table.name)}
