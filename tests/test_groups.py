@@ -13,7 +13,7 @@ from rich.console import Console
 import thalweg
 from thalweg.cli.main import cli
 from thalweg.comparison import CONTENDERS, parse
-from thalweg.comparison.contenders.named import recommended_scale
+from thalweg.comparison.contenders.named import RECOMMENDED_SCALE
 from thalweg.comparison.planning.adaptive.search_space import search_space_of, starting_point
 from thalweg.comparison.presentation.profile import profile_of
 from thalweg.groups import GROUPS, SHORTLIST, group_of, shortlisted
@@ -86,7 +86,7 @@ def test_a_starting_point_is_that_of_the_search_and_names_its_record() -> None:
         factor = measured["mean_factor"]
         settings, record = starting_point(parse(name))
         assert record == "benchmarks/records/recommended.json"
-        assert settings == (measured["recommended"] if factor["recommended"] < factor["default"] else {}), name
+        assert settings == (measured["recommended"] if factor["left_out"] < factor["default"] else {}), name
 
 
 @pytest.mark.parametrize("name", [*CONTENDERS, *(f"{wrapper}(adam)" for wrapper in WRAPPERS)])
@@ -163,7 +163,7 @@ def test_the_filter_of_the_list_reads_groups() -> None:
 def test_explain_says_where_a_starting_point_comes_from(name: str, sentence: str) -> None:
     printed = " ".join(CliRunner().invoke(cli, ["explain", name], catch_exceptions=False).output.split())
     assert sentence in printed
-    assert (f"short trainings: it comes from {recommended_scale(name)}." in printed) == ("record" in sentence)
+    assert (f"short trainings: it comes from {RECOMMENDED_SCALE}." in printed) == ("record" in sentence)
 
 
 def test_the_scale_of_starting_points_is_that_of_the_trainings_of_the_record() -> None:
@@ -171,15 +171,15 @@ def test_the_scale_of_starting_points_is_that_of_the_trainings_of_the_record() -
     passes = {name: task["passes"] for name, task in record["tasks"].items()}
     tasks = {name: BUILT_IN[name]() for name in passes}
     sizes = [sum(param.numel() for param in task.model().parameters()) for task in tasks.values()]
-    for contender, entry in record["contenders"].items():
-        shortest = min(entry.get("lengths", [1.0]))
-        steps = [
-            max(1, round(share * passes[name])) * task.batches_per_pass(full_batch=False)
-            for name, task in tasks.items()
-            for share in (shortest, 1.0)
-        ]
-        assert recommended_scale(contender) == (
-            f"{len(tasks)} tasks, models of {min(sizes):,} to {max(sizes):,} parameters, "
-            f"{min(steps)} to {max(steps)} steps (of the full batch {min(passes.values())} to {max(passes.values())}), "
-            "linear decay"
-        )
+    shares = record["lengths"]
+    all_passes = [max(1, round(share * number)) for number in passes.values() for share in shares]
+    steps = [
+        max(1, round(share * passes[name])) * task.batches_per_pass(full_batch=False)
+        for name, task in tasks.items()
+        for share in shares
+    ]
+    assert (
+        f"{len(tasks)} tasks, models of {min(sizes):,} to {max(sizes):,} parameters, "
+        f"{min(steps)} to {max(steps)} steps (of the full batch {min(all_passes)} to {max(all_passes)}), "
+        "linear decay"
+    ) == RECOMMENDED_SCALE

@@ -187,7 +187,8 @@ def defaults_table(record: Mapping[str, Any]) -> str:
     lines += [
         "",
         "The validation loss at the library's default, then at the starting point that was chosen without this task, "
-        f"each divided by the best of {record['settings']} settings of the same optimizer.",
+        f"each divided by the best of {record['settings']} settings of the same optimizer. The means are over these "
+        "trainings and those of a quarter of their passes.",
     ]
     return "\n".join(lines)
 

@@ -131,13 +131,13 @@ def recommended_table(record: Record) -> str:
             f"{mean['default']:.2f} |"
         )
     tasks = ", ".join(f"{task} ({facts['passes']} passes)" for task, facts in record["tasks"].items())
-    shorter = [name for name, result in record["contenders"].items() if len(result.get("lengths", ())) > 1]
-    lengths = f" With {listed(shorter)} each task was trained for a quarter of its passes, too." if shorter else ""
+    lengths = " and ".join(f"{length:g}" for length in record["lengths"])
     lines += [
         "",
         f"Geometric means over tasks of the validation loss, divided by the best of {record['settings']} "
         f"settings and the default of the same contender; {record['seeds']} seeds, {record['schedule']} schedule. "
-        f"Chosen without this task: the starting point is chosen on all other tasks. Tasks: {tasks}.{lengths}",
+        f"Chosen without this task: the starting point is chosen on all other tasks. Tasks: {tasks}, each trained for "
+        f"{lengths} of its passes.",
     ]
     return "\n".join(lines)
 

@@ -1,14 +1,14 @@
 """Settings to recommend: for each contender one that is good on many tasks without tuning, and its loss.
 
 On every task a contender trains the same quasi-random settings (learning rate and first momentum; the others at their
-starting values) and its library default, each from the same seeds. The regret of a setting on a task is the factor
+starting values) and its library default, each from the same seeds, for all passes and for a quarter of them: what is
+best for a short training need not be best for a long one. The regret of a setting on a task is the factor
 between its validation loss and the best that the contender reaches on this task. The setting with the least mean regret
 is recommended. Regrets are averaged over the nearest settings, so that no lucky point off a plateau wins; of equal
 plateaus the setting with the least mean regret of its own is taken. To estimate the regret on a new task, the setting
-is chosen on all other tasks. A contender takes one to two minutes on two cores, one with matrices ten.
+is chosen on all other tasks. A contender takes two minutes on two cores, one with matrices ten.
 
-`--names lion nadam` trains these alone; the record keeps all contenders that it had. `--lengths 0.25 1` trains every
-task for a quarter of its passes, too: what is best for a short training need not be best for a long one.
+`--names lion nadam` trains these alone; the record keeps all contenders that it had.
 """
 
 import argparse
@@ -56,6 +56,7 @@ NAMES = (
     *("gd", "sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw"),
     *("nadam", "radam", "lion", "signum", "muon", "muon+adamw", "schedule_free_adamw", "soap"),
 )
+LENGTHS = (0.25, 1.0)  # shares of the passes
 SETTINGS, SEEDS = 48, 2
 SCHEDULE = "linear"  # of contenders that have none of their own
 ORDER = 2  # the learning rate and the first momentum are open
@@ -148,7 +149,7 @@ def evaluate(contender: Contender, settings: list[Settings], scores: dict[str, l
     Args:
         contender: The contender.
         settings: The settings that were tried.
-        scores: The score of each setting, by task.
+        scores: The score of each setting, by the title of a task.
 
     Returns:
         The setting, with its regret, the regret of a setting chosen without the task, and that of the default.
@@ -157,7 +158,8 @@ def evaluate(contender: Contender, settings: list[Settings], scores: dict[str, l
     regrets = table - table.min(1, keepdims=True)
     near = nearest(contender, settings)
     chosen = choose(regrets, near)
-    without = [choose(np.delete(regrets, row, axis=0), near) for row in range(len(scores))]
+    tasks = np.array([title.partition(",")[0] for title in scores])  # a task is left out at all of its lengths
+    without = [choose(regrets[tasks != task], near) for task in tasks]
     columns = {
         "recommended": regrets[:, chosen],
         "left_out": regrets[range(len(scores)), without],
@@ -180,7 +182,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--names", nargs="+", default=list(NAMES), choices=NAMES, metavar="NAME")
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS, metavar="TASK", help="at least two")
-    parser.add_argument("--lengths", nargs="+", type=float, default=[1.0], metavar="SHARE", help="shares of the passes")
+    parser.add_argument(
+        "--lengths", nargs="+", type=float, default=LENGTHS, metavar="SHARE", help="shares of the passes"
+    )
     parser.add_argument("--settings", type=int, default=SETTINGS, help="beside the library default")
     parser.add_argument("--out", type=Path, default=RECORD)
     arguments = parser.parse_args()
@@ -202,13 +206,14 @@ def main() -> None:
             print(f"{done} of {len(jobs)}: {task}, {name}, {took_s:.1f} s", file=sys.stderr, flush=True)
     protocol = {
         "tasks": {task: {"passes": TASKS[task]} for task in arguments.tasks},
+        "lengths": list(arguments.lengths),
         "settings": arguments.settings,
         "seeds": SEEDS,
         "schedule": SCHEDULE,
     }
     measured = {
         name: evaluate(contender, settings[name], results[name])
-        | {"lengths": arguments.lengths, "core_seconds": round(seconds[name], 1), "machine": machine()}
+        | {"core_seconds": round(seconds[name], 1), "machine": machine()}
         for name, contender in entrants.items()
     }
     record = merged(arguments.out, protocol, measured)

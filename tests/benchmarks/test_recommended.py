@@ -50,3 +50,16 @@ def test_a_length_is_a_share_of_the_passes(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(recommended.TASKS, "diabetes", 2)
     assert scores("diabetes", 1.0, "sgd", settings)[0] == quarter != whole
     assert scores("diabetes", 0.01, "sgd", settings)[0] not in (quarter, whole)  # one pass at least
+
+
+def test_a_task_is_left_out_at_all_of_its_lengths() -> None:
+    """On one task the largest rates are best, at both lengths; on the others the smallest. It has no say there."""
+    contender = parse("sgd")
+    settings = draw(contender, 8)
+    places = np.argsort(np.argsort([setting["lr"] for setting in settings]))
+    large, small = [float(8 - place) for place in places], [float(place) / 8 for place in places]
+    result = evaluate(contender, settings, {"digits": large, "digits, 0.25 of the passes": large, "patches": small})
+    rates = sorted(setting["lr"] for setting in settings)
+    for title in ("digits", "digits, 0.25 of the passes"):
+        assert result["factor_by_task"][title]["chosen_without"]["lr"] in rates[:3]
+    assert result["factor_by_task"]["patches"]["chosen_without"]["lr"] in rates[-3:]

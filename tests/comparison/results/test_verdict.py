@@ -350,7 +350,7 @@ def test_the_terminal_says_which_seeds_its_numbers_are_from(tmp_path: Path) -> N
     arguments = ["compare", "quadratic", "--with", "gd,adam", "--budget", "60trials", "--out", str(tmp_path)]
     output = " ".join(CliRunner().invoke(cli, arguments, catch_exceptions=False).stdout.split())
     assert "Value and worse by are over the same seeds: the seeds of the race." in output
-    assert "The verdict states the value of gd over 8 further seeds." in output
+    assert "The verdict states the value of adam over 16 further seeds." in output
     assert "starting point" in output
 
 

@@ -45,15 +45,17 @@ _RULES = [
 ]
 
 # Settings to start from without tuning, of names and of combinations: they do well on nine tasks with a linear
-# schedule, as measured by `benchmarks/tuning/recommended.py`.
+# schedule, each trained for all of its passes and for a quarter, as measured by `benchmarks/tuning/recommended.py`.
 RECOMMENDED_RECORD = "benchmarks/records/recommended.json"
-_AT_TWO_LENGTHS = frozenset({"muon+adamw"})  # each task was trained for a quarter of its passes, too
+RECOMMENDED_SCALE = (  # of those trainings
+    "9 tasks, models of 31 to 14,026 parameters, 34 to 680 steps (of the full batch 1 to 30), linear decay"
+)
 DEFAULTS_DO_BEST = frozenset({"rmsprop"})  # in the same record
 RECOMMENDED: dict[str, dict[str, float]] = {
-    "gd": {"lr": 1.6},
+    "gd": {"lr": 1.7},
     "sgd": {"lr": 0.59},
-    "momentum": {"lr": 0.059, "momentum": 0.952},
-    "nesterov": {"lr": 0.031, "momentum": 0.965},
+    "momentum": {"lr": 0.1, "momentum": 0.973},
+    "nesterov": {"lr": 0.16, "momentum": 0.961},
     "adagrad": {"lr": 0.087},
     "adam": {"lr": 0.01, "beta1": 0.973},
     "adamw": {"lr": 0.01, "beta1": 0.973},
@@ -67,22 +69,6 @@ _BY_NAME = {contender.name: contender for contender in (*_RULES, *_VARIANTS)}
 CONTENDERS: dict[str, Contender] = {
     name: replace(_BY_NAME[name], recommended=RECOMMENDED.get(name, {})) for name in sorted(_BY_NAME)
 }
-
-
-def recommended_scale(name: str) -> str:
-    """Return the scale of the trainings by which the starting point of a contender was chosen.
-
-    Args:
-        name: The name of the contender.
-
-    Example:
-        >>> recommended_scale("adam")
-        '9 tasks, models of 31 to 14,026 parameters, 136 to 680 steps (of the full batch 4 to 30), linear decay'
-    """
-    fewest = 34 if name in _AT_TWO_LENGTHS else 136
-    return (
-        f"9 tasks, models of 31 to 14,026 parameters, {fewest} to 680 steps (of the full batch 4 to 30), linear decay"
-    )
 
 
 DEFAULT = ("gd", "sgd", "momentum", "adagrad", "rmsprop", "adam", "adamw")

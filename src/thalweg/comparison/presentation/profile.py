@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from thalweg.comparison.contenders.contender import Contender, Settings
-from thalweg.comparison.contenders.named import recommended_scale
+from thalweg.comparison.contenders.named import RECOMMENDED_SCALE
 from thalweg.comparison.contenders.parsing import parse
 from thalweg.comparison.planning.adaptive.search_space import RATE_OF_ADAM_RECORD, starting_point
 from thalweg.groups import Recommendation, group_of, shortlisted
@@ -66,7 +66,7 @@ def profile_of(contender: Contender) -> Profile:
         code=started.describe().line_of_code(start),
         starting_point=start,
         record=record,
-        scale=recommended_scale(started.name) if record else "",
+        scale=RECOMMENDED_SCALE if record else "",
         is_estimate=record == RATE_OF_ADAM_RECORD,
         links=explain(rule).links,
         page=f"{PAGES}/{file}.md" if file else "",
