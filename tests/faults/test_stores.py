@@ -135,6 +135,14 @@ def test_a_malformed_column_is_told_and_the_good_rows_stay(value: str, path: Pat
         assert not any(part["is_bug"] for part in result["missing_parts"])
 
 
+def test_a_row_of_an_older_thalweg_that_belongs_to_no_comparison_is_told(path: Path) -> None:
+    number = len(facts(path)["trials"])
+    execute(path, "UPDATE results SET checksum = 'none', comparison = 77 WHERE rowid = 1")
+    stored = Store(path, write=False).read_trials(1)
+    assert len(stored.trials) == number - 1
+    assert [damage.text.rpartition(": ")[2] for damage in stored.damaged] == ["it belongs to no comparison"]
+
+
 def test_damaged_trainings_are_trained_again_by_the_same_command(whole: Path, path: Path) -> None:
     execute(path, "UPDATE results SET test = test * 2 WHERE rowid IN (2, 3)")
     done = CliRunner().invoke(cli, ["report", str(path), "--json"])
