@@ -35,7 +35,7 @@ def test_of_those_that_miss_it_the_nearest_is_chosen() -> None:
 
 
 def test_a_comparison_by_time_to_a_target_finds_who_is_soon_there() -> None:
-    comparison = compare(tasks.load("quadratic"), ["gd", "momentum"], budget="12trials", target=1e-3)
+    comparison = compare(tasks.load("quadratic"), ["gd", "momentum"], budget="20trials", target=1e-3)
     first, second = comparison.contenders
     assert first.name == "momentum"
     assert comparison.metric == "steps to a training height of 0.001"
