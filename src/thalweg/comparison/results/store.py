@@ -317,7 +317,7 @@ class Store:
                 unchecked += row.get(rows.CHECKSUM, rows.UNCHECKED) == rows.UNCHECKED
             except DamagedRowError as error:
                 damage.append(DamagedRow(rowid, f"{name_of_row(row)}: {error}"))
-        trials = sorted(trials, key=lambda trial: (trial.study, trial.trial, trial.seed))
+        trials.sort(key=lambda trial: (trial.study, trial.trial, trial.seed))
         return StoredTrials(trials, damage, unchecked)
 
     def sentence_of(self, damage: Sequence[DamagedRow]) -> str:
