@@ -77,7 +77,8 @@ def test_a_population_equals_the_loop_bit_by_bit(case: Case, dtype: torch.dtype,
                 assert torch.equal(params[name][k], alone[k][name])
             else:  # powers depend on the address of an element, products of matrices on their number
                 in_float32 = "products" in case.settings
-                tolerance = {"rtol": 1e-5, "atol": 1e-5} if in_float32 else {}
+                unit = max(1e-5, torch.finfo(dtype).eps)
+                tolerance = {"rtol": unit, "atol": 1e-5} if in_float32 else {}
                 torch.testing.assert_close(params[name][k], alone[k][name], **tolerance)
 
 

@@ -1,8 +1,12 @@
 """The precision of products of matrices in the iteration of Newton and Schulz, a setting of Muon and its relatives."""
 
+from collections import Counter
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from thalweg import optim, rules
 from thalweg.errors import SettingError
@@ -70,7 +74,7 @@ def test_a_cpu_rounds_as_a_device_that_holds_16_bits(
     on_cpu = newton_schulz(matrix, polynomials, MIN_NORM, dtype)
     monkeypatch.setattr(matrices, "_held_dtype", lambda products, device: products)
     for fuses in (False, True):
-        monkeypatch.setattr(matrices, "_fuses_sums", lambda square, fuses=fuses: fuses)
+        monkeypatch.setattr(matrices, "_fuses_sums", lambda x, products, fuses=fuses: fuses)
         on_device = newton_schulz(matrix, polynomials, MIN_NORM, dtype)
         assert on_device.dtype == torch.float32
         reference = exact(matrix, polynomials)
@@ -82,12 +86,31 @@ def test_a_cpu_rounds_as_a_device_that_holds_16_bits(
 def test_fused_sums_are_the_same_formula(shape: tuple[int, ...], name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     polynomials = iteration_polynomials(name, 5)
+    monkeypatch.setattr(matrices, "_fuses_sums", lambda x, products: False)
     plain = newton_schulz(matrix, polynomials, MIN_NORM)
-    monkeypatch.setattr(matrices, "_fuses_sums", lambda square: True)
+    monkeypatch.setattr(matrices, "_fuses_sums", lambda x, products: True)
     torch.testing.assert_close(newton_schulz(matrix, polynomials, MIN_NORM), plain, rtol=1e-12, atol=1e-13)
     # Coefficients that are tensors, as in a population, are no arguments of a fused product.
     tensors = [[torch.tensor(number, dtype=torch.float64) for number in polynomial] for polynomial in polynomials]
     assert torch.equal(newton_schulz(matrix, tensors, MIN_NORM), plain)
+
+
+@pytest.mark.parametrize(
+    ("rows", "products", "num_sums"), [(383, None, 10), (384, None, 0), (8, torch.bfloat16, 0), (8, torch.float64, 10)]
+)
+def test_sums_are_fused_unless_products_are_symmetric_or_rounded(
+    rows: int, products: torch.dtype | None, num_sums: int
+) -> None:
+    calls: Counter[str] = Counter()
+
+    class Count(TorchDispatchMode):
+        def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            calls[operation.overloadpacket.__name__] += 1
+            return operation(*args, **(kwargs or {}))
+
+    with Count():
+        newton_schulz(normal(rows, rows), iteration_polynomials("jordan", 5), MIN_NORM, products)
+    assert calls["addmm"] == num_sums
 
 
 @pytest.mark.parametrize("dtype", HALVES, ids=str)

@@ -11,7 +11,7 @@ Source: Duchi, Hazan & Singer 2011, jmlr.org/papers/v12/duchi11a.html, Figure 1 
 Departs: ε outside the root, a decay κ of the learning rate, and an L2 penalty, as in torch.optim.Adagrad.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -41,7 +41,7 @@ class AdaGrad(Rule, scope="elementwise", supports_sparse=True):
 
     @cached_property
     def traits(self) -> Traits:
-        return replace(super().traits, noop_on_zero_grad=bool(self.weight_decay == 0))
+        return super().traits.with_(noop_on_zero_grad=bool(self.weight_decay == 0))
 
     def coefficients(self, step: int) -> Any:
         return record(lr=self.lr / (1 + (step - 1) * self.lr_decay), eps=self.eps, weight_decay=self.weight_decay)

@@ -15,7 +15,7 @@ Source: Robbins & Monro 1951; Polyak 1964; Sutskever et al. 2013 (proceedings.ml
 Departs: η multiplies the buffer and does not enter it, and dampening skips the first step, as in torch.optim.SGD.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -47,7 +47,7 @@ class SGD(Rule, scope="elementwise", supports_sparse=True):
 
     @cached_property
     def traits(self) -> Traits:
-        return replace(super().traits, noop_on_zero_grad=bool(self.momentum == 0 and self.weight_decay == 0))
+        return super().traits.with_(noop_on_zero_grad=bool(self.momentum == 0 and self.weight_decay == 0))
 
     def check_consistency(self) -> None:
         if self.nesterov and (self.momentum == 0 or self.dampening != 0):

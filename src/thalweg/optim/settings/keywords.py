@@ -112,6 +112,15 @@ def settings(rule: Rule, group: Mapping[str, Any]) -> dict[str, Any]:
     return values_by_name
 
 
+def changes(known: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that differ from known ones. Tensors always do, since their values are not read."""
+    return {
+        name: value
+        for name, value in settings.items()
+        if type(value) not in _PLAIN_TYPES or type(known.get(name)) is not type(value) or known[name] != value
+    }
+
+
 def _as_tuple(rule: Rule, keyword: str, values: Any, length: int) -> tuple[Any, ...]:
     """Return the values of a keyword that stands for several settings: a sequence, an array or a tensor."""
     try:

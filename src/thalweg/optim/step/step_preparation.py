@@ -322,8 +322,9 @@ class StepPreparation(torch.optim.Optimizer):
         key = (settings, group["maximize"], group.get("rounding", "nearest"), group.get("seed", 0), step)
         if not self._is_current(number, key):
             group |= keywords.check_common(self.rule, group)
-            maximize, rounding = group["maximize"], group.get("rounding", "nearest")
-            rule = self.rule.with_(**settings)
+            maximize, rounding = key[1:3]
+            (known, *_), _, _, base = self._programs.get(number, (({},), None, None, self.rule))
+            base = rule = base.with_(**keywords.changes(known, settings))  # a schedule changes one of many
             if self.defaults.get("differentiable"):
                 rule = rule.with_(**keywords.settings_with_gradient(self.rule, group))
             rule = rule.for_step(step)
@@ -337,7 +338,7 @@ class StepPreparation(torch.optim.Optimizer):
                 check_rounding(self._who, rounding, dtype)
                 return Program(rule, maximize, precision.effective_rounding(rounding, dtype))
 
-            self._programs[number] = key, program, rule
+            self._programs[number] = key, program, rule, base
             self._unchecked = True
         return self._programs[number][1]
 
@@ -350,8 +351,7 @@ class StepPreparation(torch.optim.Optimizer):
 
     def _step_count(self, params: Iterable[Tensor]) -> int:
         """Return the largest number of steps that one of the parameters has taken."""
-        records = (self.state[param] for param in params if self.state.get(param))
-        return max((int(record["step"]) for record in records), default=0)
+        return max((int(record["step"]) for param in params if (record := self.state.get(param))), default=0)
 
     def _stateless_runners(self) -> list[BatchRunner]:
         """Return the runner that each parameter would have without state, in the order of the optimizer."""
@@ -379,7 +379,7 @@ class StepPreparation(torch.optim.Optimizer):
 
     @cached_property
     def _programs(self) -> dict[int, Any]:
-        """The settings of each group, the programs that were made from them, and the rule of these programs."""
+        """For each group its settings, the programs that were made from them, their rule, and the rule of all steps."""
         return {}
 
     @cached_property

@@ -61,10 +61,10 @@ class Split(Wrapper, scope="tensor", supports_complex=False):
     def traits(self) -> Traits:
         traits = super().traits
         if traits.max_dims is not None:
-            traits = replace(traits, max_dims=traits.max_dims + self.stacked)
+            traits = traits.with_(max_dims=traits.max_dims + self.stacked)
         # The blocks of a shard are not those of the parameter.
         is_split = self.row_blocks > 1 or self.column_blocks > 1 or self.stacked
-        return replace(traits, supports_shards=traits.supports_shards and not is_split)
+        return traits.with_(supports_shards=traits.supports_shards and not is_split)
 
     def check_consistency(self) -> None:
         if (self.row_blocks > 1) + (self.column_blocks > 1) + self.stacked > 1:

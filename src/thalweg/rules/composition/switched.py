@@ -68,8 +68,7 @@ class Switched(CompositeRule):
     def traits(self) -> Traits:
         members = [rule.traits for rule in self.rules]
         limits = [traits.max_dims for traits in members if traits.max_dims is not None]
-        return replace(
-            super().traits,
+        return super().traits.with_(
             varies_by_step=True,
             needs="closure" if any(traits.needs == "closure" for traits in members) else "gradient",
             supports_shards=all(traits.supports_shards for traits in members),

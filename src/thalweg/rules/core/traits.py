@@ -6,7 +6,8 @@ members if the field says `of_all_members`. So a new trait is one field.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields, replace
+from functools import lru_cache
 from typing import Any, Literal, Self, get_args
 
 from thalweg.errors import KeywordError, SettingError, nearest
@@ -147,7 +148,7 @@ class Traits:
         Returns:
             The traits of both together.
         """
-        return type(self)(**{declared.name: _merged(declared, (self, wrapper)) for declared in fields(self)})
+        return _wrapped(self, wrapper)
 
     def combine(self, members: Sequence[Self]) -> Self:
         """Return the traits of a composite whose current member has these traits.
@@ -158,12 +159,34 @@ class Traits:
         Returns:
             The traits of the composite.
         """
-        return type(self)(
-            **{
-                declared.name: _merged(declared, members if declared.metadata["of_all_members"] else (self,))
-                for declared in fields(self)
-            }
-        )
+        return _combined(self, tuple(members))
+
+    def with_(self, **changes: Any) -> Self:
+        """Return these traits with some of them changed."""
+        return _changed(self, tuple(changes.items()))
+
+
+# Cached, since a schedule makes a new rule at every step, whose traits are mostly those of the rule before.
+
+
+@lru_cache(maxsize=1024)
+def _wrapped(inner: Any, wrapper: Any) -> Any:
+    return type(inner)(**{declared.name: _merged(declared, (inner, wrapper)) for declared in fields(inner)})
+
+
+@lru_cache(maxsize=1024)
+def _combined(current: Any, members: tuple[Any, ...]) -> Any:
+    return type(current)(
+        **{
+            declared.name: _merged(declared, members if declared.metadata["of_all_members"] else (current,))
+            for declared in fields(current)
+        }
+    )
+
+
+@lru_cache(maxsize=1024)
+def _changed(traits: Any, changes: tuple[tuple[str, Any], ...]) -> Any:
+    return replace(traits, **dict(changes))
 
 
 def _merged(declared: Field[Any], rules: Sequence[Traits]) -> Any:
