@@ -115,7 +115,7 @@ def test_links_of_a_source_are_addresses() -> None:
 
 @pytest.mark.parametrize("width", [40, 80, 200])
 def test_the_list_shows_groups_and_shortlist_at_any_width(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("thalweg.cli.list.stdout_console", lambda: Console(width=width))
+    monkeypatch.setattr("thalweg.cli.commands.list.stdout_console", lambda: Console(width=width))
     text = CliRunner().invoke(cli, ["list"], catch_exceptions=False).output
     words = text.split()
     assert "…" not in text

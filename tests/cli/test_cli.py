@@ -65,7 +65,7 @@ def test_exit_codes_are_documented() -> None:
 
 @pytest.mark.parametrize("name", ["adamw", "lbfgs", "galore"])
 def test_an_explanation_fits_into_a_narrow_terminal(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("thalweg.cli.explain.stdout_console", lambda: Console(width=80))
+    monkeypatch.setattr("thalweg.cli.commands.explain.stdout_console", lambda: Console(width=80))
     assert "…" not in invoke("explain", name).output
 
 

@@ -73,14 +73,14 @@ def test_another_request_in_the_same_folder_says_that_nothing_is_reused(tmp_path
 def test_a_narrow_terminal_shows_all_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = ("compare", "quadratic", "--with", "gd,adam", "--budget", "4trials", "--out", str(tmp_path))
     wide = invoke(*arguments).stdout
-    monkeypatch.setattr("thalweg.cli.compare.stdout_console", lambda: Console(width=80))
+    monkeypatch.setattr("thalweg.cli.commands.compare.stdout_console", lambda: Console(width=80))
     narrow = invoke(*arguments).stdout
     assert "…" not in narrow
     assert max(map(len, narrow.partition("Value and worse by")[0].splitlines())) <= 80
     cells = set(wide.partition("Value and worse by")[0].split())
     assert cells == set(narrow.partition("Value and worse by")[0].split())
     assert {"contender", "settings", "untuned", "state"} <= cells
-    monkeypatch.setattr("thalweg.cli.report.stdout_console", lambda: Console(width=40))
+    monkeypatch.setattr("thalweg.cli.commands.report.stdout_console", lambda: Console(width=40))
     verdict = invoke("report", str(tmp_path)).stdout.partition("Report:")[0]
     assert max(map(len, verdict.splitlines())) <= 40
     assert " ".join(verdict.split()) in " ".join(wide.split())

@@ -126,8 +126,8 @@ def test_a_signal_while_the_page_is_written_loses_no_answer(
 @pytest.mark.parametrize(
     ("arguments", "place", "told"),
     [
-        (["doctor", "linear-regression", "--steps", "10"], "thalweg.cli.doctor._show", interrupts.DIAGNOSIS_ENDED),
-        (["tasks"], "thalweg.cli.tasks.stdout_console", interrupts.INTERRUPTED),
+        (["doctor", "linear-regression", "--steps", "10"], "thalweg.cli.commands.doctor._show", interrupts.DIAGNOSIS_ENDED),
+        (["tasks"], "thalweg.cli.commands.tasks.stdout_console", interrupts.INTERRUPTED),
     ],
 )
 def test_an_interrupted_command_promises_only_what_it_keeps(

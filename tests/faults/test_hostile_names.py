@@ -129,7 +129,7 @@ def test_messages_and_tables_escape_control_characters(name: str, capsys: pytest
 def test_what_is_printed_of_a_comparison_obeys_no_name(
     comparison: thalweg.Comparison, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from thalweg.cli.compare import print_comparison
+    from thalweg.cli.commands.compare import print_comparison
     from thalweg.comparison.presentation.overview import table_of
 
     table = table_of(comparison)

@@ -241,7 +241,7 @@ def test_the_report_command_follows_a_store_until_it_is_interrupted(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(LiveReport, "__enter__", enter_and_read)
-    monkeypatch.setattr(importlib.import_module("thalweg.cli.report"), "wait_for_interrupt", interrupt)
+    monkeypatch.setattr(importlib.import_module("thalweg.cli.commands.report"), "wait_for_interrupt", interrupt)
     result = CliRunner().invoke(cli, ["report", str(measured_store), "--live"])
     assert result.exit_code == 0, result.output
     assert "Live report: http://127.0.0.1:" in result.output

@@ -13,16 +13,16 @@ import click
 
 from thalweg import __version__
 from thalweg.cli import interrupts
-from thalweg.cli.bench import bench
-from thalweg.cli.compare import compare
-from thalweg.cli.doctor import doctor
+from thalweg.cli.commands.bench import bench
+from thalweg.cli.commands.compare import compare
+from thalweg.cli.commands.doctor import doctor
 from thalweg.cli.ending import end
-from thalweg.cli.explain import explain
-from thalweg.cli.list import list_
+from thalweg.cli.commands.explain import explain
+from thalweg.cli.commands.list import list_
 from thalweg.cli.output import echo, shorten
-from thalweg.cli.report import report
-from thalweg.cli.show import show
-from thalweg.cli.tasks import tasks
+from thalweg.cli.commands.report import report
+from thalweg.cli.commands.show import show
+from thalweg.cli.commands.tasks import tasks
 from thalweg.errors import SettingWarning, ThalwegError
 
 EXIT_CODES = """\b

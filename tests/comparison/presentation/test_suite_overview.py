@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import thalweg
-from thalweg.cli.suite import print_suite
+from thalweg.cli.commands.suite import print_suite
 from thalweg.comparison import Suite
 from thalweg.comparison.presentation.suite_overview import sentences_of
 from thalweg.comparison.results.terms import worse

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import thalweg
-from thalweg.cli.compare import print_comparison
+from thalweg.cli.commands.compare import print_comparison
 from thalweg.comparison.results.scoring import plan_covering
 from thalweg.errors import SettingError, TaskError
 from thalweg.tasks import Splits, Task, TrainingFunction

@@ -1,0 +1,1 @@
+"""The commands, one module each; `suite` is the part of `compare` and `report` that is about several tasks."""
