@@ -126,7 +126,11 @@ def test_a_signal_while_the_page_is_written_loses_no_answer(
 @pytest.mark.parametrize(
     ("arguments", "place", "told"),
     [
-        (["doctor", "linear-regression", "--steps", "10"], "thalweg.cli.commands.doctor._show", interrupts.DIAGNOSIS_ENDED),
+        (
+            ["doctor", "linear-regression", "--steps", "10"],
+            "thalweg.cli.commands.doctor._show",
+            interrupts.DIAGNOSIS_ENDED,
+        ),
         (["tasks"], "thalweg.cli.commands.tasks.stdout_console", interrupts.INTERRUPTED),
     ],
 )

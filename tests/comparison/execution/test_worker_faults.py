@@ -202,6 +202,29 @@ def test_ctrl_c_while_workers_are_killed_is_raised_too(tmp_path: Path, monkeypat
     assert not swallowed
 
 
+def test_what_runs_is_killed_before_an_error_of_the_store_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error holds the generator of the pool: left to the collector, it would end when the error is forgotten."""
+    run, is_running = WorkerPool.run, [False]
+
+    def watched(*arguments: Any, **settings: Any) -> Any:
+        is_running[0] = True
+        try:
+            yield from run(*arguments, **settings)
+        finally:
+            is_running[0] = False
+
+    def fail(*arguments: Any, **settings: Any) -> None:
+        assert is_running[0]
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(WorkerPool, "run", watched)
+    monkeypatch.setattr("thalweg.comparison.trial_runner.TrialRunner._keep", fail)
+    with pytest.raises(OSError, match="the disk is full") as raised:
+        thalweg.compare("linear-regression", ["sgd", "adam"], budget="4trials", workers=2)
+    assert raised.tb is not None  # it is held
+    assert not is_running[0]
+
+
 @pytest.mark.usefixtures("fresh")
 @pytest.mark.parametrize("fault", ["exit", "interrupt", "hang"])
 def test_where_there_are_no_processes_a_training_fails_by_itself_too(fault: str) -> None:
