@@ -16,13 +16,13 @@ from thalweg.cli import interrupts
 from thalweg.cli.commands.bench import bench
 from thalweg.cli.commands.compare import compare
 from thalweg.cli.commands.doctor import doctor
-from thalweg.cli.ending import end
 from thalweg.cli.commands.explain import explain
 from thalweg.cli.commands.list import list_
-from thalweg.cli.output import echo, shorten
 from thalweg.cli.commands.report import report
 from thalweg.cli.commands.show import show
 from thalweg.cli.commands.tasks import tasks
+from thalweg.cli.ending import end
+from thalweg.cli.output import echo, shorten
 from thalweg.errors import SettingWarning, ThalwegError
 
 EXIT_CODES = """\b

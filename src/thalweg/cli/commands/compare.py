@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from thalweg.cli.commands.suite import compare_suite
 from thalweg.cli.interrupts import RESUME, sigterm_interrupts
 from thalweg.cli.live import live_report
 from thalweg.cli.output import echo, end_with, example, json_option, print_table, show_result, stdout_console
-from thalweg.cli.commands.suite import compare_suite
 from thalweg.errors import ComparisonInterrupted, printable
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from thalweg.cli.commands.suite import show_suite
 from thalweg.cli.live import live_report
 from thalweg.cli.output import echo, end_with, example, json_option, naming_option, print_json, stdout_console
-from thalweg.cli.commands.suite import show_suite
 
 if TYPE_CHECKING:
     from thalweg.report.live_sources import LiveSource

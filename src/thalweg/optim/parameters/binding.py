@@ -113,6 +113,7 @@ class Binding:
         self._record_ids = array("Q", map(id, self.records))
         self._bound_layout = self._memory_layout()
         self._program_key = program.key(self.batch.params[0].shape, self.batch.dtype)
+        self._last_program = program  # the last one whose code was compared
         self.runner = BatchRunner(self.batch, backend, captured=self.captured)
 
     def _check_params(self) -> None:
@@ -138,12 +139,19 @@ class Binding:
     def is_valid(self, program: Program) -> bool:
         """Return True if parameters, entries of the state and the code of the program are those that were bound."""
         return (
-            (program is self.program or program.key(self.batch.params[0].shape, self.batch.dtype) == self._program_key)
+            self._has_code(program)
             and self.batch.unchanged()
             # The batch holds a view of a complex or sharded parameter. `param.data = ...` does not move the view.
             and (not self._is_view or self._memory_layout() == self._bound_layout)
             and self._has_entries()
         )
+
+    def _has_code(self, program: Program) -> bool:
+        if program is not self._last_program:
+            if program.key(self.batch.params[0].shape, self.batch.dtype) != self._program_key:
+                return False
+            self._last_program = program
+        return True
 
     def _has_entries(self) -> bool:
         try:

@@ -15,7 +15,7 @@ matrices (see `matrix_requests`). The engine sends the results.
 """
 
 from collections.abc import Hashable, Mapping
-from dataclasses import fields, replace
+from dataclasses import fields
 from functools import cache, cached_property
 from typing import Any, ClassVar, Self
 
@@ -192,7 +192,7 @@ class Rule:
     def layout(self, shape: torch.Size) -> dict[str, StateTensor]:
         """Return the state tensors of a parameter of this shape, by field name."""
         declared = {name: tensor for name, tensor in vars(self.State).items() if isinstance(tensor, StateTensor)}
-        return {name: replace(tensor, rule=self) for name, tensor in declared.items() if tensor.when(self, shape)}
+        return {name: tensor.with_rule(self) for name, tensor in declared.items() if tensor.when(self, shape)}
 
     def init(self, param: Tensor) -> Record:
         """Return the initial state: tensors of the parameter's dtype, device and memory order, by field name."""

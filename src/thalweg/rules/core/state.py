@@ -38,6 +38,13 @@ class StateTensor:
         """Return the shape of this tensor for a parameter of shape ``param``."""
         return torch.Size(self.shape_of(self.rule, param))
 
+    def with_rule(self, rule: Any) -> "StateTensor":
+        """Return the declaration as a part of the layout of a rule."""
+        # Not `dataclasses.replace`, which takes ten times as long: a schedule calls this at every step.
+        bound = object.__new__(StateTensor)
+        bound.__dict__.update(self.__dict__, rule=rule)
+        return bound
+
 
 def _always(rule: Any, shape: torch.Size) -> bool:
     return True
