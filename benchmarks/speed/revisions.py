@@ -2,8 +2,9 @@
 
 ``python benchmarks/speed/revisions.py PATH_OF_ANOTHER_CHECKOUT`` times the other checkout and this one in turn and
 prints, for each rule and set of parameters, the ratio of this one to the other. Run nothing else beside it. The script
-writes the record. Its sets are those of ``thalweg bench``, and "tiny": four tensors of 64 elements, where all time is
-overhead.
+writes the record. Its sets are those of ``thalweg bench``, and three more: "tiny", four tensors of 64 elements, where
+all time is overhead; "hidden", four matrices of 64 x 64; and "network", a network with such layers, whose hidden
+matrices are routed to Muon. In "scheduled" ones each step has another learning rate.
 """
 
 import argparse
@@ -22,33 +23,60 @@ RECORD = ROOT / "benchmarks" / "records" / "revisions.json"
 SCRIPT = """
 import json, statistics, time, warnings
 import torch
+from torch import nn
 from thalweg import optim
 from thalweg.bench import sets
 warnings.simplefilter("ignore")
 TIMED = {
     "tiny": (4000, ("SGD", "Adam", "AdamW", "RMSprop", "Prodigy")),
+    "tiny scheduled": (4000, ("SGD", "AdamW")),
+    "hidden": (500, ("Muon", "NorMuon")),
+    "network": (500, ("muon+adamw",)),
+    "network scheduled": (500, ("muon+adamw",)),
     "small": (300, ("SGD", "Adam", "AdamW", "Adagrad", "RMSprop", "LAMB", "Prodigy", "Adafactor")),
     "gpt2": (12, ("SGD", "Adam", "AdamW", "Adagrad", "RMSprop", "LAMB")),
     "matrices": (5, ("Muon", "NorMuon")),
 }
-SHAPES = {"tiny": [(8, 8)] * 4, "small": sets.small(), "gpt2": sets.gpt2(), "matrices": [(256, 256)] * 8}
-medians = {}
-for kind, (count, names) in TIMED.items():
-    params = [torch.full(shape, 0.02, requires_grad=True) for shape in SHAPES[kind]]
+SHAPES = {
+    "tiny": [(8, 8)] * 4,
+    "hidden": [(64, 64)] * 4,
+    "small": sets.small(),
+    "gpt2": sets.gpt2(),
+    "matrices": [(256, 256)] * 8,
+}
+
+
+def make_optimizer(kind, name):
+    if kind == "network":
+        layers = [module for width in (64, 64, 64) for module in (nn.Linear(64, width), nn.ReLU())]
+        model = nn.Sequential(*layers, nn.Linear(64, 10))
+        params, optimizer = list(model.parameters()), optim.route(model, name, lr=1e-6).optimizer()
+    else:
+        params = [torch.full(shape, 0.02, requires_grad=True) for shape in SHAPES[kind]]
+        extra = {"momentum": 0.9} if name == "SGD" else {}
+        extra |= {"backend": "compiled"} if kind not in ("matrices", "hidden") else {}
+        optimizer = getattr(optim, name)(params, lr=1e-6, **extra)
     for param in params:
         param.grad = torch.randn_like(param) * 0.01
+    return optimizer
+
+
+medians = {}
+for kind, (count, names) in TIMED.items():
+    kind, _, scheduled = kind.partition(" ")
     for name in names:
-        extra = {"momentum": 0.9} if name == "SGD" else {}
-        extra |= {"backend": "compiled"} if kind != "matrices" else {}
-        optimizer = getattr(optim, name)(params, lr=1e-6, **extra)
+        optimizer = make_optimizer(kind, name)
         for _ in range(max(2, count // 10)):
             optimizer.step()
         seconds = []
-        for _ in range(count):
+        for number in range(count):
             start = time.perf_counter()
+            if scheduled:
+                for group in optimizer.param_groups:
+                    group["lr"] = 1e-6 * (1 + number % 7)
             optimizer.step()
             seconds.append(time.perf_counter() - start)
-        medians[f"{kind} {name}"] = statistics.median(seconds)
+        medians[" ".join(filter(None, (kind, scheduled, name)))] = statistics.median(seconds)
 print(json.dumps(medians))
 """
 
