@@ -170,6 +170,12 @@ def test_class_keywords_are_inherited_and_overridden() -> None:
     assert Tensorwise.declared_traits == replace(Silent.declared_traits, scope="tensor", needs_whole_matrices=False)
 
 
+def test_a_list_of_settings_is_a_tuple_so_that_traits_can_be_compared_by_hash() -> None:
+    listed = type("Listed", (Rule,), {}, shared_settings=["lr"])
+    assert listed.declared_traits.shared_settings == ("lr",)
+    assert listed.declared_traits.wrap(Traits(min_dims=1)).shared_settings == ("lr",)
+
+
 def test_an_unknown_trait_names_the_nearest() -> None:
     with pytest.raises(KeywordError, match=r"^Wrong: .* got 'suports_sparse'. Did you mean supports_sparse or "):
         type("Wrong", (Rule,), {}, suports_sparse=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -38,10 +38,10 @@ class StateTensor:
         """Return the shape of this tensor for a parameter of shape ``param``."""
         return torch.Size(self.shape_of(self.rule, param))
 
-    def with_rule(self, rule: Any) -> "StateTensor":
+    def with_rule(self, rule: Any) -> Self:
         """Return the declaration as a part of the layout of a rule."""
         # Not `dataclasses.replace`, which takes ten times as long: a schedule calls this at every step.
-        bound = object.__new__(StateTensor)
+        bound = object.__new__(type(self))
         bound.__dict__.update(self.__dict__, rule=rule)
         return bound
 

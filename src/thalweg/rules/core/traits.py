@@ -137,6 +137,8 @@ class Traits:
                 )
         if "scope" in traits and traits["scope"] not in SCOPES:
             raise SettingError(f"{rule_name}: scope must be one of {', '.join(SCOPES)}, got {traits['scope']!r}.")
+        if "shared_settings" in traits:
+            traits["shared_settings"] = tuple(traits["shared_settings"])  # a list has no hash
         return cls(**traits)
 
     def wrap(self, wrapper: Self) -> Self:
