@@ -95,6 +95,13 @@ def test_fused_sums_are_the_same_formula(shape: tuple[int, ...], name: str, monk
     assert torch.equal(newton_schulz(matrix, tensors, MIN_NORM), plain)
 
 
+def test_any_number_of_batch_dimensions_is_one_batch() -> None:
+    batch = torch.stack([normal(6, columns)[:, :6] for columns in range(6, 10)])
+    polynomials = iteration_polynomials("jordan", 5)
+    result = newton_schulz(batch.view(2, 2, 6, 6), polynomials, MIN_NORM)
+    torch.testing.assert_close(result.view(4, 6, 6), newton_schulz(batch, polynomials, MIN_NORM), rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("rows", "products", "num_sums"), [(383, None, 10), (384, None, 0), (8, torch.bfloat16, 0), (8, torch.float64, 10)]
 )

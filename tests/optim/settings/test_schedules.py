@@ -58,6 +58,20 @@ def test_a_schedule_reads_again_the_settings_that_it_changes_alone(monkeypatch: 
     assert [subject for subject in subjects if subject.endswith(": lr")] == ["Muon: lr", "AdamW: lr"]
 
 
+def test_each_group_follows_its_own_settings() -> None:
+    optimizer: Any = optim.optimizer_for(ROUTED)(
+        [*routed_groups(), {"params": matrices(), "rule": "adamw", "lr": 0.5, "weight_decay": 0.3}]
+    )
+    for step in range(3):
+        optimizer.step()
+        for number, group in enumerate(optimizer.param_groups):
+            settings = optimizer._program_for(number)(torch.float32).rule.settings()
+            assert {name: settings[name] for name in ("rule", "lr", "weight_decay")} == {
+                name: group[name] for name in ("rule", "lr", "weight_decay")
+            }
+        optimizer.param_groups[step % 2]["lr"] *= 0.5
+
+
 def test_a_setting_that_is_refused_leaves_the_last_rule() -> None:
     optimizer: Any = optim.optimizer_for(ROUTED)(routed_groups())
     optimizer.step()
