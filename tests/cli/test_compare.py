@@ -182,3 +182,11 @@ def test_a_task_of_a_suite_that_fails_does_not_lose_the_others_and_ends_with_cod
     assert "Traceback" not in done.err
     (tmp_path / "broken").unlink()
     assert "searching" in invoke(*command).stderr  # the task that failed runs again
+
+
+def test_contenders_of_several_options_are_one_list(tmp_path: Path) -> None:
+    arguments = ["compare", "linear-regression", "--budget", "2trials", "--out", str(tmp_path), "--json"]
+    result = CliRunner().invoke(cli, [*arguments, "--with", "adam:beta2=0.9,sgd", "--with", "momentum"])
+    assert result.exit_code == 0, result.output
+    names = {row["name"] for row in json.loads(result.stdout)["contenders"]}
+    assert names == {"adam:beta2=0.9", "sgd", "momentum"}

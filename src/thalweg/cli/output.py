@@ -7,7 +7,7 @@ Names, messages and errors come from users and from files of strangers. All that
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -170,3 +170,8 @@ def print_table(console: "Console", table: "Table") -> None:
 def example(command_line: str) -> str:
     """Return the last lines of a command's help: an example, which the tests run."""
     return f"\b\nExample:\n  {command_line}"
+
+
+def joined(context: click.Context, parameter: click.Parameter, values: Sequence[str]) -> str | None:
+    """Return the comma-separated lists of an option that was given several times as one list; None if it was not."""
+    return ",".join(values) if values else None

@@ -14,7 +14,7 @@ from torch import nn
 
 import thalweg
 from thalweg.comparison import Comparison, CsvLog, Progress, TensorBoardLog, TrialTable
-from thalweg.comparison.presentation.overview import notes_of, table_of
+from thalweg.comparison.presentation.overview import compared_value, notes_of, table_of
 from thalweg.comparison.results.records import TrialRecord
 from thalweg.comparison.results.summary import STAGES
 from thalweg.errors import MissingPackageError, SettingError, StoreError
@@ -243,3 +243,12 @@ def test_objects_are_described_in_text_and_in_escaped_html(run: Run) -> None:
     hostile = thalweg.Task(model=lambda: None, loss=lambda model, batch: None, name="<img onerror=x>")
     assert "<img" not in hostile._repr_html_()
     assert "&lt;img onerror=x&gt;" in hostile._repr_html_()
+
+
+def test_the_table_of_a_single_contender_has_the_value_of_the_verdict() -> None:
+    comparison = thalweg.compare("linear-regression", ["adam"], budget="20trials", workers=1)
+    (summary,) = comparison.contenders
+    assert summary.value_stage == "value"
+    assert compared_value(summary, comparison.plan) == summary.value
+    (row,) = comparison.to_json()["contenders"]
+    assert row["compared_value"] == row["value"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from thalweg.cli.output import echo, end_with, example, json_option, naming_option, print_json, stdout_console
+from thalweg.cli.output import echo, end_with, example, joined, json_option, naming_option, print_json, stdout_console
 
 if TYPE_CHECKING:
     from thalweg.bench import Benchmark, Measurement
@@ -38,7 +38,9 @@ if TYPE_CHECKING:
     "--with",
     "implementations",
     metavar="NAMES",
-    help="Implementations to time, comma-separated. Other libraries are timed only if you name them. "
+    multiple=True,
+    callback=joined,
+    help="Implementations to time, comma-separated; can be repeated. Other libraries are timed only if you name them. "
     "[default: thalweg's and torch's]",
 )
 @click.option(

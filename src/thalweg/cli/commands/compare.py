@@ -11,7 +11,7 @@ import click
 from thalweg.cli.commands.suite import compare_suite
 from thalweg.cli.interrupts import RESUME, sigterm_interrupts
 from thalweg.cli.live import live_report
-from thalweg.cli.output import echo, end_with, example, json_option, print_table, show_result, stdout_console
+from thalweg.cli.output import echo, end_with, example, joined, json_option, print_table, show_result, stdout_console
 from thalweg.errors import ComparisonInterrupted, printable
 
 if TYPE_CHECKING:
@@ -43,8 +43,10 @@ Words:
     "--with",
     "contenders",
     metavar="NAMES",
-    help="Contenders, comma-separated. `thalweg list` shows their names. `adam:beta2=0.95` fixes a setting, "
-    "`adam:lr=1e-4..1e-2` sets its search range. `torch.optim:NAdam` or `file.py:make` is an optimizer of another "
+    multiple=True,
+    callback=joined,
+    help="Contenders, comma-separated; can be repeated. `thalweg list` shows their names. `adam:beta2=0.95` fixes a "
+    "setting, `adam:lr=1e-4..1e-2` sets its search range. `torch.optim:NAdam` or `file.py:make` is an optimizer of another "
     "library, or your own. A single contender is tuned. "
     "[default: gd,sgd,momentum,adagrad,rmsprop,adam,adamw; gd only if the task has full batches]",
 )

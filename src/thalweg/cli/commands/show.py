@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from thalweg.cli.output import echo, end_with, example, json_option, naming_option, print_json, stdout_console
+from thalweg.cli.output import echo, end_with, example, joined, json_option, naming_option, print_json, stdout_console
 
 if TYPE_CHECKING:
     from thalweg.trajectories import Surface, Trajectories
@@ -38,7 +38,11 @@ class _Start(click.ParamType[tuple[float, float]]):
 )
 @click.argument("surface")
 @click.option(
-    "--with", "optimizers", default=_DEFAULT, show_default=True, help="Comma-separated optimizers, at most 8."
+    "--with",
+    "optimizers",
+    multiple=True,
+    callback=lambda context, parameter, values: joined(context, parameter, values or (_DEFAULT,)),
+    help=f"Optimizers, comma-separated, at most 8; can be repeated. [default: {_DEFAULT}]",
 )
 @click.option("--steps", type=int, help="Number of steps, 1 to 5000. [default: that of the surface]")
 @click.option(

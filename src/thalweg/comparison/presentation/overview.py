@@ -99,7 +99,9 @@ def table_of(comparison: FinishedComparison) -> Table:
 
 
 def compared_value(summary: Summary, plan: ComparisonPlan) -> Estimate:
-    """Return the value over the seeds from which the difference from the leader comes, too."""
+    """Return the value over the seeds from which the difference from the leader comes, too; of one alone, its value."""
+    if len(plan.schedules) < 2:
+        return summary.value
     trials = [trial for trial, _ in summary.beside_leader] or summary.raced
     return estimate_over_seeds(trials, plan) if trials else summary.value
 
