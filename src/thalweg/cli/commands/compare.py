@@ -46,8 +46,8 @@ Words:
     multiple=True,
     callback=joined,
     help="Contenders, comma-separated; can be repeated. `thalweg list` shows their names. `adam:beta2=0.95` fixes a "
-    "setting, `adam:lr=1e-4..1e-2` sets its search range. `torch.optim:NAdam` or `file.py:make` is an optimizer of another "
-    "library, or your own. A single contender is tuned. "
+    "setting, `adam:lr=1e-4..1e-2` sets its search range. `torch.optim:NAdam` or `file.py:make` is an optimizer of "
+    "another library, or your own. A single contender is tuned. "
     "[default: gd,sgd,momentum,adagrad,rmsprop,adam,adamw; gd only if the task has full batches]",
 )
 @click.option(
