@@ -72,6 +72,12 @@ def test_each_group_follows_its_own_settings() -> None:
         optimizer.param_groups[step % 2]["lr"] *= 0.5
 
 
+def test_a_program_holds_values_of_python_whatever_a_group_was_given() -> None:
+    optimizer: Any = optim.optimizer_for(ROUTED)(routed_groups())
+    optimizer.param_groups[0]["maximize"] = torch.tensor(True)
+    assert optimizer._program_for(0)(torch.float32).maximize is True
+
+
 def test_a_setting_that_is_refused_leaves_the_last_rule() -> None:
     optimizer: Any = optim.optimizer_for(ROUTED)(routed_groups())
     optimizer.step()

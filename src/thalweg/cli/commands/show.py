@@ -41,8 +41,10 @@ class _Start(click.ParamType[tuple[float, float]]):
     "--with",
     "optimizers",
     multiple=True,
-    callback=lambda context, parameter, values: joined(context, parameter, values or (_DEFAULT,)),
-    help=f"Optimizers, comma-separated, at most 8; can be repeated. [default: {_DEFAULT}]",
+    default=[_DEFAULT],
+    show_default=True,
+    callback=joined,
+    help="Optimizers, comma-separated, at most 8; can be repeated.",
 )
 @click.option("--steps", type=int, help="Number of steps, 1 to 5000. [default: that of the surface]")
 @click.option(

@@ -322,7 +322,7 @@ class StepPreparation(torch.optim.Optimizer):
         key = (settings, group["maximize"], group.get("rounding", "nearest"), group.get("seed", 0), step)
         if not self._is_current(number, key):
             group |= keywords.check_common(self.rule, group)
-            maximize, rounding = key[1:3]
+            maximize, rounding = group["maximize"], group.get("rounding", "nearest")  # as Python's own
             (known, *_), _, _, base = self._programs.get(number, (({},), None, None, self.rule))
             base = rule = base.with_(**keywords.changes(known, settings))  # a schedule changes one of many
             if self.defaults.get("differentiable"):
