@@ -5,6 +5,7 @@ stage that has such seeds: the race, else the finals, else the search. So a defa
 measured better than a searched setting is the answer.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -84,7 +85,21 @@ class Trials:
 
     @cached_property
     def finalists(self) -> list[Setting]:
-        """The settings for the finals: the best of the search, and the best default or starting point."""
+        """The settings for the finals: the best of the search, and the best default or starting point.
+
+        The best of many scores is lucky. Once fresh seeds show how good it is, a start that seemed far behind enters.
+        """
+        columns = self.stages.get("final", {})
+        seeds = _common_seeds(columns, self._first_finalists)
+        if not seeds:
+            return self._first_finalists
+        lead = min(_mean_selection(columns[setting], seeds) for setting in self._first_finalists)
+        start = self._best_start(self.searched, self.stages["search"], [0], lead)
+        return list(dict.fromkeys([*self._first_finalists, *([] if start is None else [start])]))
+
+    @cached_property
+    def _first_finalists(self) -> list[Setting]:
+        """The finalists by the search alone."""
         best: list[Setting] = []
         # For a race of several contenders, room is kept for the best setting of each.
         limit = self.design.finalists - max(0, self.design.racers - 1)
@@ -98,24 +113,27 @@ class Trials:
     @cached_property
     def standing(self) -> list[Setting]:
         """All settings, the best first: finalists by the seeds that all of them have, then the rest by the search."""
-        columns, common = self._final_columns
-        if not common:
-            return self.searched
-        ranked = sorted(self.finalists, key=lambda setting: _mean_selection(columns[setting], common))
+        columns, compared, common = self._finals
+        ranked = sorted(compared, key=lambda setting: _mean_selection(columns[setting], common))
         return ranked + [setting for setting in self.searched if setting not in ranked]
 
     @property
-    def _final_columns(self) -> tuple[dict[Setting, Column], list[int]]:
-        """The columns of the finals, and the seeds that all finalists have."""
+    def _finals(self) -> tuple[dict[Setting, Column], list[Setting], list[int]]:
+        """The columns of the finals, the finalists that can be compared, and the seeds that all of them have.
+
+        A late start that the budget did not pay for is left out; without one of the others there is nothing to compare.
+        """
         columns = self.stages.get("final", {})
-        if not self.finalists or any(setting not in columns for setting in self.finalists):
-            return columns, []
-        return columns, sorted(set.intersection(*(set(columns[setting]) for setting in self.finalists)))
+        if not _common_seeds(columns, self._first_finalists):
+            return columns, [], []
+        compared = [setting for setting in self.finalists if setting in columns]
+        return columns, compared, _common_seeds(columns, compared)
 
     @cached_property
     def racers(self) -> list[Setting]:
         """The settings for the race: the best of each of the best contenders, and starting points that are as good."""
-        finalists = [setting for setting in self.standing if setting in self.finalists]
+        columns, compared, common = self._finals
+        finalists = [setting for setting in self.standing if setting in (compared or self.finalists)]
         best: dict[str, Setting] = {}
         for setting in finalists:
             best.setdefault(setting[0], setting)
@@ -124,20 +142,23 @@ class Trials:
             return []
         last = finalists.index(chosen[-1])
         starts = [setting for setting in finalists[:last] if _is_start(setting) and setting not in chosen]
-        columns, common = self._final_columns
         best_start = self._best_start(finalists, columns, common) if common else None
         if best_start is not None and best_start not in [*chosen, *starts]:
             starts.append(best_start)
         return chosen + starts
 
     def _best_start(
-        self, ranked: Sequence[Setting], columns: Mapping[Setting, Column], seeds: Sequence[int]
+        self,
+        ranked: Sequence[Setting],
+        columns: Mapping[Setting, Column],
+        seeds: Sequence[int],
+        lead: float = -math.inf,
     ) -> Setting | None:
-        """The best default or starting point, unless it is far behind."""
+        """The best default or starting point, unless it is far behind the best, or behind the lead if that is worse."""
         start = next(filter(_is_start, ranked), None)
         if start is None:
             return None
-        best = _mean_selection(columns[ranked[0]], seeds)
+        best = max(lead, _mean_selection(columns[ranked[0]], seeds))
         gap = _mean_selection(columns[start], seeds) - best
         return start if gap <= FAR_BEHIND * self.margin(best) else None
 
@@ -209,8 +230,8 @@ class Trials:
 
     def selection_score(self, setting: Setting) -> float:
         """Return the mean selection score of a setting in the finals, else its score in the search."""
-        columns, common = self._final_columns
-        if common and setting in self.finalists:
+        columns, compared, common = self._finals
+        if setting in compared:
             return _mean_selection(columns[setting], common)
         return _mean_selection(self.stages["search"][setting], [0])
 
@@ -323,6 +344,11 @@ def _by_contender(trials: Trials, race: RaceResult, tried: Sequence[str], chosen
 
 def _is_start(setting: Setting) -> bool:
     return setting[1].trial < 0
+
+
+def _common_seeds(columns: Mapping[Setting, Column], settings: Sequence[Setting]) -> list[int]:
+    """The seeds that all of these settings have; none if one of them was not trained, or there are none."""
+    return sorted(set.intersection(*(set(columns.get(setting, {})) for setting in settings))) if settings else []
 
 
 def _mean_selection(column: Column, seeds: Sequence[int]) -> float:

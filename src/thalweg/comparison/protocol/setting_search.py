@@ -98,9 +98,11 @@ def search_settings(
         requests = source.propose(min(size, int(spare))) if spare >= 1 else []
         if not requests or not train(requests):
             break
-    finalists = trials().finalists
-    if len(finalists) > 1:
-        train([_request("final", setting, k) for k in range(design.final_seeds) for setting in finalists], design.value)
+    for _ in range(2):  # fresh seeds may show that a start which seemed far behind is not
+        finalists = trials().finalists
+        if len(finalists) > 1:
+            finals = [_request("final", setting, k) for k in range(design.final_seeds) for setting in finalists]
+            train([request for request in finals if request not in scores], design.value)
     entrants, done = trials().racers, 0
     for analysis in design.race:
         if len(entrants) < 2:

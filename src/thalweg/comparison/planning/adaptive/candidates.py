@@ -14,6 +14,7 @@ LOCAL_CENTERS = 4  # best settings from which steps are tried
 LOCAL_STEPS = 24  # from each
 STEP_SIZES = (0.02, 0.06, 0.15)  # standard deviations of steps, in shares of a range
 RANDOM, RATES = 16, 16  # candidates of each contender
+AMOUNTS = 3  # parts of a range from each of which an amount of what is off by default is tried
 
 Key = tuple[str, tuple[Any, ...]]  # a contender and its settings in the order of their names
 
@@ -124,7 +125,9 @@ def candidate_blocks(
         names = _varied(space, counts[space.contender])
         everywhere = generator.random((RANDOM, len(names)))
         blocks.append(Block(space, dict(space.anchor), names, everywhere, np.ones(everywhere.shape, dtype=bool)))
-    blocks += _untried_values(by_name[best[0].contender], tried, best[0])
+    blocks += _untried_values(by_name[best[0].contender], tried, best[0]) or _untried_amounts(
+        by_name, tried, best[0], generator
+    )
     for number, trial in enumerate(best[:LOCAL_CENTERS]):
         space = by_name[trial.contender]
         names = _varied(space, counts[space.contender])
@@ -145,6 +148,37 @@ def _untried_values(space: SearchSpace, tried: Sequence[Tried], best: Tried) -> 
             if len(positions):
                 moving = np.ones(positions.shape, dtype=bool)
                 blocks.append(Block(space, center, (name,), positions, moving, is_new=True))
+    return blocks
+
+
+def _untried_amounts(
+    spaces: Mapping[str, SearchSpace], tried: Sequence[Tried], best: Tried, generator: np.random.Generator
+) -> list[Block]:
+    """The best setting with amounts of what is off by default, such as weight decay.
+
+    No step leads from nothing to much, and a little is nothing. So each part of a range is tried once. Trainings of
+    other contenders count if the setting has the same range there and is off by default.
+    """
+    space = spaces[best.contender]
+    center = space.complete(best.settings)
+    blocks = []
+    for name in _varied(space, 1 + len(tried) - len(spaces)):  # trainings beyond one of each contender
+        if not space.is_off(name):
+            continue
+        bounds = space.ranges[name]
+        alike = {key: each for key, each in spaces.items() if each.ranges.get(name) == bounds and each.is_off(name)}
+        had = {
+            min(
+                int(AMOUNTS * space.position_of(name, alike[trial.contender].complete(trial.settings)[name])),
+                AMOUNTS - 1,
+            )
+            for trial in tried
+            if trial.contender in alike
+        }
+        parts = np.array([part for part in range(AMOUNTS) if part not in had])
+        if len(parts):
+            positions = (parts + generator.random(len(parts)))[:, None] / AMOUNTS
+            blocks.append(Block(space, center, (name,), positions, np.ones(positions.shape, dtype=bool), is_new=True))
     return blocks
 
 
@@ -171,6 +205,6 @@ def _steps(
     moving[np.arange(count), generator.integers(len(names), size=count)] = True
     moved = np.clip(start + sizes * generator.standard_normal((count, len(names))), 0.0, 1.0)
     for column, name in enumerate(names):
-        if not space.ranges[name].is_ordered:  # no value is near another one
+        if not space.ranges[name].is_ordered or space.is_outside(name, center[name]):  # no value is near this one
             moved[:, column] = generator.random(count)
     return Block(space, center, names, moved, moving)

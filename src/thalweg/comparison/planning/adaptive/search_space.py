@@ -118,6 +118,15 @@ class SearchSpace:
         """Return these settings, and the contender's defaults for all others that are searched."""
         return {**self.starts[START.trial], **settings}
 
+    def is_outside(self, name: str, value: Any) -> bool:
+        """Return True if a value lies outside of its range, as no weight decay does on a logarithmic scale."""
+        bounds = self.ranges[name]
+        return not is_rate(name) and bounds.is_ordered and bounds.clamp(value) != value
+
+    def is_off(self, name: str) -> bool:
+        """Return True if a setting is off by default: its default lies outside of the range that is searched."""
+        return self.is_outside(name, self.starts[START.trial][name])
+
     def values_at(self, positions: Mapping[str, float]) -> Settings:
         """Return the values at positions, 0 to 1 in the range of each setting."""
         return {name: rounded(self.ranges[name], position) for name, position in positions.items()}
