@@ -254,7 +254,7 @@ class SettingSource:
         if self._is_searching and isinstance(self._plan.design, SettingDesign):
             # The later stages train few settings at once, and take as long as many would.
             design = self._plan.design
-            stages = (design.final_seeds > 0) + bool(design.race) + (design.value > 0)
+            stages = 2 * (design.final_seeds > 0) + bool(design.race) + (design.value > 0)
             left_s -= max(0.0, stages * speed.latency_s - design.reserved * speed.training_s)
         return max(0.0, left_s / speed.training_s) if speed.training_s > 0 else float(self.capacity)
 

@@ -1,48 +1,21 @@
 """Proposals of the adaptive search: starting points, one model of all contenders, ranges, waiting trainings."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import thalweg
+from tests.comparison.planning.synthetic import bowl, search, spaces_of
 from thalweg.comparison.contenders.parsing import parse
-from thalweg.comparison.planning.adaptive.candidates import Tried, candidate_blocks
+from thalweg.comparison.planning.adaptive.candidates import Tried
 from thalweg.comparison.planning.adaptive.proposals import _greatest, _Turns, compressed, propose_trials, widened
 from thalweg.comparison.planning.adaptive.search_space import SearchSpace, search_space_of
 from thalweg.comparison.planning.adaptive.surrogate import Points, Surrogate
 from thalweg.comparison.protocol.trial import RECOMMENDED, START
 from thalweg.rules import Range
 from thalweg.tasks.tuning.tunable import tunables_of
-
-Truth = Callable[[SearchSpace, Mapping[str, float]], float]
-
-
-def spaces_of(*names: str) -> list[SearchSpace]:
-    return [search_space_of(parse(name)) for name in names]
-
-
-def bowl(height: Mapping[str, float], decades: float = 0.5) -> Truth:
-    """Return a truth whose best learning rate is so many decades above every starting point."""
-
-    def truth(space: SearchSpace, settings: Mapping[str, float]) -> float:
-        places = space.coordinates(settings)
-        others = sum(place**2 for name, place in places.items() if name != "lr")
-        return height.get(space.contender, 0.0) + 0.3 * (places["lr"] - decades) ** 2 + 0.1 * others
-
-    return truth
-
-
-def search(spaces: list[SearchSpace], truth: Truth, trainings: int, batch: int = 1, seed: int = 0) -> list[Tried]:
-    by_name = {space.contender: space for space in spaces}
-    tried: list[Tried] = []
-    while len(tried) < trainings:
-        proposals = propose_trials(spaces, tried, min(batch, trainings - len(tried)), seed=seed)
-        tried += [Tried(*each, truth(by_name[each.contender], each.settings)) for each in proposals]
-    return tried
-
 
 # --- starting points --------------------------------------------------------------------------------------------------
 
@@ -132,72 +105,6 @@ def test_the_best_is_found_and_the_better_contenders_get_more() -> None:
     counts = Counter(trial.contender for trial in tried)
     assert counts["adam"] > 15
     assert all(counts[name] >= 1 for name in ("sgd", "signum", "adagrad"))
-
-
-def decayed(space: SearchSpace, settings: Mapping[str, float]) -> float:
-    """A truth in which only weight decay from 1e-3 to 0.1 helps: no small step leads there from none."""
-    helps = 1e-3 < settings.get("weight_decay", 0.0) < 0.1
-    return 0.1 * space.coordinates(settings)["lr"] ** 2 + (0.0 if helps else 0.3)
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_weight_decay_that_is_off_by_default_has_turns_in_each_part_of_its_range(seed: int) -> None:
-    names = ("sgd", "momentum", "adagrad", "rmsprop", "adam", "nadam")
-    tried = search(spaces_of(*names), lambda space, settings: decayed(space, settings) + 0.5, 34, seed=seed)
-    amounts = [trial.settings.get("weight_decay", 0.0) for trial in tried]
-    assert not any(amounts[:10])  # after one training of each contender and some of its learning rate
-    assert next(k for k, amount in enumerate(amounts) if amount > 10**-2.7) < 26
-    assert min(trial.score for trial in tried if trial.score is not None) < 0.6
-
-
-def turns_of(spaces: list[SearchSpace], tried: list[Tried]) -> list[tuple[str, list[float]]]:
-    """Return the positions of the blocks that have turns for amounts, by the name of their setting."""
-    best = sorted(tried, key=lambda trial: trial.score or 0.0)
-    blocks = candidate_blocks(spaces, tried, best, set(), np.random.default_rng(0))
-    return [(block.names[0], [float(place) for place in block.positions[:, 0]]) for block in blocks if block.is_new]
-
-
-def test_each_part_of_a_range_has_one_turn_whatever_the_contender() -> None:
-    spaces = spaces_of("adam", "nadam", "adamw")
-    tried = [Tried("adam", k, {"lr": 0.001 * (k + 1)}, float(k)) for k in range(10)]
-    ((name, places),) = turns_of(spaces, tried)
-    assert name == "weight_decay"
-    assert [int(3 * place) for place in places] == [1, 2]  # none is as good as a little: the first part was tried
-    # Adam's and Nadam's decay have one range, AdamW's is another one and on by default.
-    tried += [Tried("adamw", 10, {"weight_decay": 0.05}, 10.0), Tried("nadam", 11, {"weight_decay": 1e-4}, 11.0)]
-    ((name, places),) = turns_of(spaces, tried)
-    assert [int(3 * place) for place in places] == [2]
-    tried += [Tried("adam", 12, {"weight_decay": 0.1}, 12.0)]
-    assert turns_of(spaces, tried) == []
-
-
-@pytest.mark.parametrize(("trainings", "turns"), [(9, 0), (10, 1)])
-def test_amounts_have_turns_after_eight_trainings_beyond_one_of_each_contender(trainings: int, turns: int) -> None:
-    tried = [Tried("adam", k, {"lr": 0.001 * (k + 1)}, float(k)) for k in range(trainings)]
-    assert len(turns_of(spaces_of("adam", "nadam", "sgd"), tried)) == turns
-
-
-def test_what_is_on_by_default_has_no_turns_and_a_choice_has_them_first() -> None:
-    tried = [Tried("adamw", k, {"lr": 0.001 * (k + 1)}, float(k)) for k in range(12)]
-    assert turns_of(spaces_of("adamw"), tried) == []
-    kinds = tunables_of(lambda kind=thalweg.choice("a", "b"): kind)
-    space = search_space_of(replace(parse("adam"), task_settings=kinds))
-    tried = [Tried("adam", k, {"lr": 0.001 * (k + 1), "kind": "a"}, float(k)) for k in range(12)]
-    assert [name for name, _ in turns_of([space], tried)] == ["kind"]
-    tried += [Tried("adam", 12, {"lr": 0.1, "kind": "b"}, 12.0)]
-    assert [name for name, _ in turns_of([space], tried)] == ["weight_decay"]
-
-
-def test_a_step_from_no_weight_decay_leads_anywhere_in_its_range() -> None:
-    spaces = spaces_of("adam")
-    for decay, far in ((0.0, True), (1e-6, False)):
-        tried = [Tried("adam", k, {"lr": 0.001 * (k + 1), "weight_decay": decay}, float(k)) for k in range(12)]
-        blocks = candidate_blocks(spaces, tried, tried, set(), np.random.default_rng(0))
-        steps = [block for block in blocks if block.center.get("lr") == 0.001 and len(block.names) > 1]
-        column = list(steps[0].names).index("weight_decay")
-        places = steps[0].positions[steps[0].moving[:, column], column]
-        assert bool(places.max() > 0.8) is far
-        assert bool(places.mean() > 0.35) is far
 
 
 def test_what_one_contender_shows_of_the_learning_rate_warms_up_the_others() -> None:

@@ -86,7 +86,7 @@ def lucky(fresh: float) -> Callable[[TrialRequest], TrialScore]:
 
     def score(request: TrialRequest) -> TrialScore:
         if request.trial == RECOMMENDED.trial and request.contender == "b":
-            return plain(0.0)
+            return plain(0.0 if request.stage == "search" else 0.25)
         if request.trial < 0:
             return plain(5.0)
         return plain(-3.0 + 0.01 * request.trial if request.stage == "search" else fresh + 0.01 * request.trial)
@@ -100,10 +100,30 @@ def finals_of(source: Source) -> list[tuple[str, int, int]]:
 
 def test_fresh_seeds_that_show_how_lucky_the_best_was_let_a_start_enter_late() -> None:
     source, findings = run(FINALS, lucky(fresh=0.5), 40)
+    assert finals_of(source)[:4] == [("a", 0, 0), ("b", 1, 0), ("a", 0, 1), ("b", 1, 1)]
     assert finals_of(source)[4:] == [("b", RECOMMENDED.trial, 0), ("b", RECOMMENDED.trial, 1)]
     assert (findings.race.recommended, findings.chosen_settings["b"]) == ("b", RECOMMENDED)
     assert findings.evidence is not None
     assert (findings.evidence.final_seeds, findings.evidence.value_seeds) == (2, 3)
+    assert findings.evidence.selection_scores["b"] == 0.25
+
+
+def test_a_start_stays_in_the_finals_whose_other_settings_are_better_than_the_search_showed() -> None:
+    def score(request: TrialRequest) -> TrialScore:
+        if request.trial < 0:
+            return plain(0.1)
+        return plain(0.0 if request.stage == "search" else -5.0)
+
+    source, findings = run(FINALS, score, 40)
+    assert [trial for _, trial, _ in finals_of(source)] == [0, 1, -2, 0, 1, -2]
+    assert findings.chosen_settings["a"] == SettingId(0, 0)
+
+
+def test_a_late_start_without_the_seeds_of_the_others_is_not_compared() -> None:
+    complete, _ = run(FINALS, lucky(fresh=0.5), 40)
+    lost = [each for each in complete.scores if each.stage == "final" and (each.trial < 0) is (each.seed[2] == 0)]
+    findings = findings_of(FINALS, {each: score for each, score in complete.scores.items() if each not in lost})
+    assert (findings.race.recommended, findings.chosen_settings["a"]) == ("a", SettingId(0, 0))
 
 
 def test_a_late_start_that_is_worse_is_not_recommended() -> None:
@@ -122,9 +142,11 @@ def test_a_late_start_that_the_budget_does_not_pay_for_leaves_the_finals_as_they
     complete, _ = run(FINALS, lucky(fresh=0.5), 40)
     requests = list(complete.scores)
     late = next(k for k, each in enumerate(requests) if each.stage == "final" and each.trial < 0)
-    expected = {late: ("a", SettingId(0, 0)), late + 1: ("b", RECOMMENDED), late + 2: ("b", RECOMMENDED)}
+    expected = {late: ("a", SettingId(0, 0)), late + 1: ("a", SettingId(0, 0)), late + 2: ("b", RECOMMENDED)}
     for count, setting in expected.items():
         findings = findings_of(FINALS, {request: complete.scores[request] for request in requests[:count]})
+        assert findings.evidence is not None
+        assert findings.evidence.final_seeds == 2
         assert findings.race.recommended == setting[0]
         assert findings.chosen_settings[setting[0]] == setting[1]
 

@@ -88,6 +88,7 @@ class Trials:
         """The settings for the finals: the best of the search, and the best default or starting point.
 
         The best of many scores is lucky. Once fresh seeds show how good it is, a start that seemed far behind enters.
+        Its only score is from the seed of the search: an easy seed lets one more start in, and the finals judge it.
         """
         columns = self.stages.get("final", {})
         seeds = _common_seeds(columns, self._first_finalists)
@@ -121,13 +122,14 @@ class Trials:
     def _finals(self) -> tuple[dict[Setting, Column], list[Setting], list[int]]:
         """The columns of the finals, the finalists that can be compared, and the seeds that all of them have.
 
-        A late start that the budget did not pay for is left out; without one of the others there is nothing to compare.
+        If the first finalists share no seed, nothing is compared. A late start needs all seeds that they share.
         """
         columns = self.stages.get("final", {})
-        if not _common_seeds(columns, self._first_finalists):
+        common = _common_seeds(columns, self._first_finalists)
+        if not common:
             return columns, [], []
-        compared = [setting for setting in self.finalists if setting in columns]
-        return columns, compared, _common_seeds(columns, compared)
+        compared = [setting for setting in self.finalists if set(common) <= set(columns.get(setting, {}))]
+        return columns, compared, common
 
     @cached_property
     def racers(self) -> list[Setting]:
@@ -228,6 +230,11 @@ class Trials:
                 return [column[seed].evaluation_score for seed in sorted(column)]
         return []
 
+    def final_seeds(self, setting: Setting) -> int:
+        """Return the number of fresh seeds over which a setting was compared in the finals."""
+        _, compared, common = self._finals
+        return len(common) if setting in compared else 0
+
     def selection_score(self, setting: Setting) -> float:
         """Return the mean selection score of a setting in the finals, else its score in the search."""
         columns, compared, common = self._finals
@@ -275,7 +282,6 @@ def conclude(
     order = [name for name, _ in trials.standing]
     tried = list(dict.fromkeys(order))
     value = trials.stages.get("value", {}).get(recommended, {}) if recommended is not None else {}
-    finals = trials.stages.get("final", {})
     return Findings(
         ranking=None,
         chosen_settings={name: chosen[name][1] for name in names if name in chosen},
@@ -286,7 +292,7 @@ def conclude(
         evidence=Evidence(
             searched=len(trials.searched),
             stopped=trials.num_stopped,
-            final_seeds=len(finals.get(recommended, {})) if recommended is not None else 0,
+            final_seeds=0 if recommended is None else trials.final_seeds(recommended),
             race_seeds=0 if race is None or recommended is None else len(race.columns.get(recommended, [])),
             value_seeds=len(value),
             selection_scores={name: trials.selection_score(chosen[name]) for name in tried},

@@ -100,9 +100,9 @@ def search_settings(
             break
     for _ in range(2):  # fresh seeds may show that a start which seemed far behind is not
         finalists = trials().finalists
-        if len(finalists) > 1:
-            finals = [_request("final", setting, k) for k in range(design.final_seeds) for setting in finalists]
-            train([request for request in finals if request not in scores], design.value)
+        finals = [_request("final", setting, k) for k in range(design.final_seeds) for setting in finalists]
+        if len(finalists) < 2 or not train([each for each in finals if each not in scores], design.value):
+            break
     entrants, done = trials().racers, 0
     for analysis in design.race:
         if len(entrants) < 2:

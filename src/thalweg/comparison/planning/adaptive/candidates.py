@@ -14,7 +14,7 @@ LOCAL_CENTERS = 4  # best settings from which steps are tried
 LOCAL_STEPS = 24  # from each
 STEP_SIZES = (0.02, 0.06, 0.15)  # standard deviations of steps, in shares of a range
 RANDOM, RATES = 16, 16  # candidates of each contender
-AMOUNTS = 3  # parts of a range from each of which an amount of what is off by default is tried
+PARTS = 3  # of the range of a setting that is off by default; each is tried
 
 Key = tuple[str, tuple[Any, ...]]  # a contender and its settings in the order of their names
 
@@ -62,7 +62,7 @@ class Block:
         positions: Their positions, ``(candidates, names)``.
         moving: True where a setting leaves the center, ``(candidates, names)``.
         trial: The trial of the center, for a block of one that does not move.
-        is_new: True if no training had a value of these candidates.
+        is_new: True if no training had a value of these candidates, or one from the same part of its range.
     """
 
     space: SearchSpace
@@ -154,31 +154,35 @@ def _untried_values(space: SearchSpace, tried: Sequence[Tried], best: Tried) -> 
 def _untried_amounts(
     spaces: Mapping[str, SearchSpace], tried: Sequence[Tried], best: Tried, generator: np.random.Generator
 ) -> list[Block]:
-    """The best setting with amounts of what is off by default, such as weight decay.
+    """The best setting with larger values of what is off by default, such as weight decay.
 
-    No step leads from nothing to much, and a little is nothing. So each part of a range is tried once. Trainings of
-    other contenders count if the setting has the same range there and is off by default.
+    Small steps from 0 never reach a large value. So each part of the range that no training had is tried; the lowest
+    part is as good as 0. Trainings of other contenders count if the setting is off by default there and has the same
+    range.
     """
     space = spaces[best.contender]
     center = space.complete(best.settings)
     blocks = []
-    for name in _varied(space, 1 + len(tried) - len(spaces)):  # trainings beyond one of each contender
-        if not space.is_off(name):
-            continue
-        bounds = space.ranges[name]
-        alike = {key: each for key, each in spaces.items() if each.ranges.get(name) == bounds and each.is_off(name)}
-        had = {
-            min(
-                int(AMOUNTS * space.position_of(name, alike[trial.contender].complete(trial.settings)[name])),
-                AMOUNTS - 1,
-            )
-            for trial in tried
-            if trial.contender in alike
-        }
-        parts = np.array([part for part in range(AMOUNTS) if part not in had])
-        if len(parts):
-            positions = (parts + generator.random(len(parts)))[:, None] / AMOUNTS
-            blocks.append(Block(space, center, (name,), positions, np.ones(positions.shape, dtype=bool), is_new=True))
+    for name in _varied(space, max(0, 1 + len(tried) - len(spaces))):  # trainings beyond one of each contender
+        if name in space.off:
+            bounds = space.ranges[name]
+            comparable = {
+                key: space for key, space in spaces.items() if name in space.off and space.ranges[name] == bounds
+            }
+            tried_parts = {
+                int(
+                    PARTS
+                    * space.position_of(name, comparable[trial.contender].complete(trial.settings)[name])
+                    * (1 - 1e-9)
+                )
+                for trial in tried
+                if trial.contender in comparable
+            }
+            parts = np.array([part for part in range(PARTS) if part not in tried_parts])
+            positions = (parts + generator.random(len(parts)))[:, None] / PARTS
+            if len(parts):
+                moving = np.ones(positions.shape, dtype=bool)
+                blocks.append(Block(space, center, (name,), positions, moving, is_new=True))
     return blocks
 
 
@@ -205,6 +209,6 @@ def _steps(
     moving[np.arange(count), generator.integers(len(names), size=count)] = True
     moved = np.clip(start + sizes * generator.standard_normal((count, len(names))), 0.0, 1.0)
     for column, name in enumerate(names):
-        if not space.ranges[name].is_ordered or space.is_outside(name, center[name]):  # no value is near this one
+        if not space.ranges[name].is_ordered or space.is_off(name, center[name]):  # no value is near this one
             moved[:, column] = generator.random(count)
     return Block(space, center, names, moved, moving)

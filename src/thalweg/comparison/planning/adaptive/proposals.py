@@ -1,10 +1,10 @@
 """Proposals: the settings that a search over all contenders tries next.
 
-The starting points come first. Library defaults, and values of a choice that no training had, follow in turns, unless
-they are hopeless. All other trainings are chosen by a model of all contenders (`surrogate`) among `candidates`: rows of
-learning rates, random settings, and steps from the best settings so far. A candidate is worth the improvement that is
-expected of it. So trainings go to the contenders and to the ranges where the best setting may still be, and how many a
-contender gets is never fixed.
+The starting points come first. Library defaults, values of a choice that no training had, and larger values of what is
+off by default follow in turns, unless they are hopeless. All other trainings are chosen by a model of all contenders
+(`surrogate`) among `candidates`: rows of learning rates, random settings, and steps from the best settings so far. A
+candidate is worth the improvement that is expected of it. So trainings go to the contenders and to the ranges where the
+best setting may still be, and how many a contender gets is never fixed.
 """
 
 import math
@@ -22,7 +22,7 @@ from thalweg.comparison.planning.adaptive.surrogate import Points, Surrogate
 from thalweg.comparison.planning.seeds import derive
 from thalweg.comparison.protocol.trial import RECOMMENDED, START, USER_TRIAL
 
-START_TURN = 4  # one training in so many is for a default, a starting point or a value that was not tried
+START_TURN = 4  # one training in so many is for a default, a starting point or a new value (`Block.is_new`)
 EQUAL_SHARE = 1 / 8  # of the search is divided equally: none is called worse that was hardly tried
 EDGE = 0.06  # of a range: a best learning rate so near to its end extends it
 _MAX_SCORE = 1e100
@@ -162,9 +162,9 @@ def _modelled(
 class _Turns:
     """The turns that expected improvement does not decide.
 
-    Every fourth training is for a default, a starting point or a value of a choice that was not tried, unless they are
-    hopeless. Before that
-    come the contenders that have less than their part of the equal share.
+    Every fourth training is for a default, a starting point, or a value that was not tried of a choice or of what is
+    off by default, unless they are hopeless. Before that come the contenders that have less than their part of the
+    equal share.
 
     Args:
         names: The contender of each candidate.

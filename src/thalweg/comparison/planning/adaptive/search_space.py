@@ -46,6 +46,7 @@ class SearchSpace:
             `USER_TRIAL` downwards those of the user.
         can_extend: True if the range of the learning rate may be extended.
         task_settings: The settings that are numbers of the task, which all contenders share.
+        off: The settings that are off by default, such as weight decay: 0, on a range that does not reach 0.
     """
 
     contender: str
@@ -55,6 +56,7 @@ class SearchSpace:
     starts: Mapping[int, Settings]
     can_extend: bool = False
     task_settings: frozenset[str] = frozenset()
+    off: frozenset[str] = frozenset()
 
     @property
     def rates(self) -> list[str]:
@@ -118,14 +120,9 @@ class SearchSpace:
         """Return these settings, and the contender's defaults for all others that are searched."""
         return {**self.starts[START.trial], **settings}
 
-    def is_outside(self, name: str, value: Any) -> bool:
-        """Return True if a value lies outside of its range, as no weight decay does on a logarithmic scale."""
-        bounds = self.ranges[name]
-        return not is_rate(name) and bounds.is_ordered and bounds.clamp(value) != value
-
-    def is_off(self, name: str) -> bool:
-        """Return True if a setting is off by default: its default lies outside of the range that is searched."""
-        return self.is_outside(name, self.starts[START.trial][name])
+    def is_off(self, name: str, value: Any) -> bool:
+        """Return True if a setting that is off by default is off at this value: 0, or the low end of its range."""
+        return name in self.off and value <= self.ranges[name].low
 
     def values_at(self, positions: Mapping[str, float]) -> Settings:
         """Return the values at positions, 0 to 1 in the range of each setting."""
@@ -166,6 +163,11 @@ def search_space_of(contender: Contender, ranges: Mapping[str, Range] | None = N
     """
     searched = replace(contender, ranges={**contender.ranges, **(ranges or {})}).space(MAX_ORDER)
     defaults = start_values(contender, searched)
+    off = frozenset(
+        name
+        for name, bounds in searched.items()
+        if bounds.is_ordered and not (bounds.whole or bounds.values) and defaults[name] == 0 < bounds.low
+    )
     recommended: Settings = {name: value for name, value in contender.recommended.items() if name in searched}
     for start in (defaults, recommended):  # within a range that the user gave
         for name in start:
@@ -186,6 +188,7 @@ def search_space_of(contender: Contender, ranges: Mapping[str, Range] | None = N
         starts=starts,
         can_extend=rate is not None and rate.scale == "log" and "lr" not in contender.ranges,
         task_settings=frozenset(contender.task_settings),
+        off=off,
     )
 
 
