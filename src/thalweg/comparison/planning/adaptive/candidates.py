@@ -166,18 +166,13 @@ def _untried_amounts(
     for name in _varied(space, max(0, 1 + len(tried) - len(spaces))):  # trainings beyond one of each contender
         if name in space.off:
             bounds = space.ranges[name]
-            comparable = {
-                key: space for key, space in spaces.items() if name in space.off and space.ranges[name] == bounds
-            }
-            tried_parts = {
-                int(
-                    PARTS
-                    * space.position_of(name, comparable[trial.contender].complete(trial.settings)[name])
-                    * (1 - 1e-9)
-                )
+            comparable = {key for key, space in spaces.items() if name in space.off and space.ranges[name] == bounds}
+            values = [
+                spaces[trial.contender].complete(trial.settings)[name]
                 for trial in tried
                 if trial.contender in comparable
-            }
+            ]
+            tried_parts = {min(int(PARTS * space.position_of(name, value)), PARTS - 1) for value in values}
             parts = np.array([part for part in range(PARTS) if part not in tried_parts])
             positions = (parts + generator.random(len(parts)))[:, None] / PARTS
             if len(parts):
