@@ -20,7 +20,7 @@ STOPS_EARLY = False  # of a search without `prune`; until November 27, 2026 ever
 KEY = ("training", "source", "method", "budget", "repeat")  # what tells one run from all others
 _KEPT = (
     *(*KEY, "contender", "settings", "trainings", "test", "regret", "beside_untuned", "shown_worse"),
-    *("interval", "covered", "wall_s", "seconds"),
+    *("interval", "covered", "covered_with_error", "wall_s", "seconds"),
 )
 WORSE = 0.01  # a recommended line may be worse than the best untuned one by so much
 
@@ -150,7 +150,8 @@ def as_table(record: Mapping[str, Any]) -> str:
         ("worse than the best untuned setting by more than 1 %", "worse_than_untuned"),
         ("the same, shown by a t test", "shown_worse_than_untuned"),
         ("share of the time that was used, median", "time_used"),
-        ("95 % intervals that cover the true mean", "covered"),
+        ("95 % intervals that cover the mean of 20 other seeds", "covered"),
+        ("the same, with the error of that mean", "covered_with_error"),
     ):
         rows.append([words, *(percent(methods[method][budget][key]) for budget, method in columns)])
     for words, key, form in (

@@ -53,6 +53,7 @@ def row(method: str, test: float, repeat: int = 0, budget: str = "20trainings", 
         "test": 9.0,  # of an earlier truth, like the next two
         "regret": 9.0,
         "covered": True,
+        "covered_with_error": True,
         "interval": None,
         "wall_s": 9.5,
         "seconds": 10.0,
@@ -85,7 +86,7 @@ def test_rows_are_judged_by_the_truth_as_it_is_now() -> None:
     assert good["beside_untuned"] == pytest.approx(1.2 / 1.6 - 1)
     assert lost["regret"] == pytest.approx(5.0)  # the score that counts as nothing learned
     assert lost["covered"] is None
-    assert missed["covered"] is False
+    assert (missed["covered"], missed["covered_with_error"]) == (False, False)
 
 
 def test_pairs_are_of_one_budget_and_repeat() -> None:
@@ -141,7 +142,8 @@ def test_the_table_says_what_the_record_says() -> None:
         "| worse than the best untuned setting by more than 1 % | 0.0 % | 0.0 % |",
         "| the same, shown by a t test | 0.0 % | 0.0 % |",
         "| share of the time that was used, median | 95 % | 95 % |",
-        "| 95 % intervals that cover the true mean | 100 % | – |",
+        "| 95 % intervals that cover the mean of 20 other seeds | 100 % | – |",
+        "| the same, with the error of that mean | 100 % | – |",
         "| pairs in which thalweg's regret is less | – | 100 % |",
         "| median regret of thalweg ÷ its | – | 0.50 |",
         "",
