@@ -20,7 +20,7 @@ KINDS = {
     "benchmarks/records/conformance.json": 1500 * KB,
     # Banks of trainings, which replays read
     "benchmarks/calibration/bank.npz": 1500 * KB,
-    "benchmarks/choosing_in_the_wild/bank.jsonl.gz": 1000 * KB,
+    "benchmarks/choosing_in_the_wild/bank.jsonl.xz": 1000 * KB,
     # Libraries of others, with their licences
     "src/thalweg/report/vendor/*.min.js": 400 * KB,
     "src/thalweg/report/vendor/LICENSE.*": 40 * KB,

@@ -1,10 +1,10 @@
 """The bank: every training that was run, in a file of JSON lines, so that nothing is trained twice."""
 
 import ast
-import gzip
 import hashlib
 import inspect
 import json
+import lzma
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from benchmarks.choosing_in_the_wild import data
 from benchmarks.choosing_in_the_wild.training import Mean, Training, TrainingRun, mean_of, run
 from thalweg.comparison.contenders.parsing import parse
 
-STORED = Path(__file__).parent / "bank.jsonl.gz"  # the committed trainings
+STORED = Path(__file__).parent / "bank.jsonl.xz"  # the committed trainings
 RUNS = Path(__file__).parents[2] / "runs" / "choosing_in_the_wild"
 SEARCH_SEED = 0
 RETRAINING_SEEDS = range(1, 5)
@@ -87,7 +87,7 @@ class Bank:
         self._rows: dict[Key, dict[str, Any]] = {}
         lines: list[str] = []
         if stored is not None and stored.exists():
-            lines += gzip.decompress(stored.read_bytes()).decode().splitlines()
+            lines += lzma.decompress(stored.read_bytes()).decode().splitlines()
         if path is not None and path.exists():
             lines += path.read_text().splitlines()
         for line in lines:
@@ -146,7 +146,7 @@ class Bank:
     def write(self, path: Path) -> None:
         """Write all rows to a compressed file; the same rows give the same bytes."""
         lines = sorted(json.dumps(row) for row in self._rows.values())
-        path.write_bytes(gzip.compress("".join(f"{line}\n" for line in lines).encode(), mtime=0))
+        path.write_bytes(lzma.compress("".join(f"{line}\n" for line in lines).encode(), preset=9))
 
     def _append(self, row: dict[str, Any]) -> None:
         if self.path is None:

@@ -1,7 +1,7 @@
 """Evidence: the committed records of measurements, by rule and by contender."""
 
-import gzip
 import json
+import lzma
 import math
 from collections import defaultdict
 from dataclasses import dataclass
@@ -87,8 +87,8 @@ def _behind_best(training: dict[str, Any], regret: float) -> str:
 @cache
 def _bank() -> dict[tuple[str, str], list[dict[str, Any]]]:
     rows: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
-    path = ROOT / "benchmarks" / "choosing_in_the_wild" / "bank.jsonl.gz"
-    for line in gzip.decompress(path.read_bytes()).decode().splitlines():
+    path = ROOT / "benchmarks" / "choosing_in_the_wild" / "bank.jsonl.xz"
+    for line in lzma.decompress(path.read_bytes()).decode().splitlines():
         row = json.loads(line)
         rows[row["training"], row["contender"]].append(row)
     return rows

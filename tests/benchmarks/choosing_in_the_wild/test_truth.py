@@ -253,7 +253,7 @@ def test_a_truth_that_is_no_longer_complete_is_named() -> None:
 def test_no_truth_is_overwritten_by_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "record.json"
     out.write_text((regret.RECORD).read_text())
-    stored = tmp_path / "bank.jsonl.gz"
+    stored = tmp_path / "bank.jsonl.xz"
     monkeypatch.setattr(wild, "STORED", stored)
     monkeypatch.setattr(wild, "condense", lambda bank, trainings: {"trainings": {"vae": {"contenders": {}}}})
     arguments = wild.parser().parse_args(["condense", "--out", str(out), "--bank", str(tmp_path / "none")])
