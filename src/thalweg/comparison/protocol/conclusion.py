@@ -90,11 +90,9 @@ class Trials:
         The best of many scores is lucky. Once fresh seeds show how good it is, a start that seemed far behind enters.
         Its only score is from the seed of the search: an easy seed lets one more start in, and the finals judge it.
         """
-        columns = self.stages.get("final", {})
-        seeds = _common_seeds(columns, self._first_finalists)
-        if not seeds:
+        if not self._final_seeds:
             return self._first_finalists
-        lead = min(_mean_selection(columns[setting], seeds) for setting in self._first_finalists)
+        lead = min(self._final_score(setting) for setting in self._first_finalists)
         start = self._best_start(self.searched, self.stages["search"], [0], lead)
         return list(dict.fromkeys([*self._first_finalists, *([] if start is None else [start])]))
 
@@ -114,28 +112,28 @@ class Trials:
     @cached_property
     def standing(self) -> list[Setting]:
         """All settings, the best first: finalists by the seeds that all of them have, then the rest by the search."""
-        columns, compared, common = self._finals
-        ranked = sorted(compared, key=lambda setting: _mean_selection(columns[setting], common))
+        ranked = sorted(self._compared, key=self._final_score)
         return ranked + [setting for setting in self.searched if setting not in ranked]
 
-    @property
-    def _finals(self) -> tuple[dict[Setting, Column], list[Setting], list[int]]:
-        """The columns of the finals, the finalists that can be compared, and the seeds that all of them have.
+    @cached_property
+    def _final_seeds(self) -> list[int]:
+        """The seeds of the finals that all first finalists have; none if one of them was not trained."""
+        columns = [self.stages.get("final", {}).get(setting, {}) for setting in self._first_finalists]
+        return sorted(set(columns[0]).intersection(*columns[1:])) if columns else []
 
-        If the first finalists share no seed, nothing is compared. A late start needs all seeds that they share.
-        """
-        columns = self.stages.get("final", {})
-        common = _common_seeds(columns, self._first_finalists)
-        if not common:
-            return columns, [], []
-        compared = [setting for setting in self.finalists if set(common) <= set(columns.get(setting, {}))]
-        return columns, compared, common
+    @cached_property
+    def _compared(self) -> list[Setting]:
+        """The finalists that the finals compare; none without a seed. A late start needs all of these seeds."""
+        columns, seeds = self.stages.get("final", {}), set(self._final_seeds)
+        return [setting for setting in self.finalists if seeds and seeds <= columns.get(setting, {}).keys()]
+
+    def _final_score(self, setting: Setting) -> float:
+        return _mean_selection(self.stages["final"][setting], self._final_seeds)
 
     @cached_property
     def racers(self) -> list[Setting]:
         """The settings for the race: the best of each of the best contenders, and starting points that are as good."""
-        columns, compared, common = self._finals
-        finalists = [setting for setting in self.standing if setting in (compared or self.finalists)]
+        finalists = [setting for setting in self.standing if setting in (self._compared or self.finalists)]
         best: dict[str, Setting] = {}
         for setting in finalists:
             best.setdefault(setting[0], setting)
@@ -144,7 +142,8 @@ class Trials:
             return []
         last = finalists.index(chosen[-1])
         starts = [setting for setting in finalists[:last] if _is_start(setting) and setting not in chosen]
-        best_start = self._best_start(finalists, columns, common) if common else None
+        seeds = self._final_seeds
+        best_start = self._best_start(finalists, self.stages["final"], seeds) if seeds else None
         if best_start is not None and best_start not in [*chosen, *starts]:
             starts.append(best_start)
         return chosen + starts
@@ -232,14 +231,12 @@ class Trials:
 
     def final_seeds(self, setting: Setting) -> int:
         """Return the number of fresh seeds over which a setting was compared in the finals."""
-        _, compared, common = self._finals
-        return len(common) if setting in compared else 0
+        return len(self._final_seeds) if setting in self._compared else 0
 
     def selection_score(self, setting: Setting) -> float:
         """Return the mean selection score of a setting in the finals, else its score in the search."""
-        columns, compared, common = self._finals
-        if setting in compared:
-            return _mean_selection(columns[setting], common)
+        if setting in self._compared:
+            return self._final_score(setting)
         return _mean_selection(self.stages["search"][setting], [0])
 
 
@@ -350,11 +347,6 @@ def _by_contender(trials: Trials, race: RaceResult, tried: Sequence[str], chosen
 
 def _is_start(setting: Setting) -> bool:
     return setting[1].trial < 0
-
-
-def _common_seeds(columns: Mapping[Setting, Column], settings: Sequence[Setting]) -> list[int]:
-    """The seeds that all of these settings have; none if one of them was not trained, or there are none."""
-    return sorted(set.intersection(*(set(columns.get(setting, {})) for setting in settings))) if settings else []
 
 
 def _mean_selection(column: Column, seeds: Sequence[int]) -> float:
