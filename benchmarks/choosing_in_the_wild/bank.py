@@ -64,6 +64,11 @@ class MissingTrainingError(LookupError):
     """Raised by a bank that does not train."""
 
 
+def stored_rows(path: Path = STORED) -> list[dict[str, Any]]:
+    """Return the trainings of a compressed file, which `Bank.write` wrote."""
+    return [json.loads(line) for line in lzma.decompress(path.read_bytes()).decode().splitlines()]
+
+
 class Bank:
     """Trainings by training, contender, settings and seed; missing ones are trained when they are needed.
 
@@ -85,12 +90,9 @@ class Bank:
         self.path = path
         self._trains = trains
         self._rows: dict[Key, dict[str, Any]] = {}
-        lines: list[str] = []
-        if stored is not None and stored.exists():
-            lines += lzma.decompress(stored.read_bytes()).decode().splitlines()
-        if path is not None and path.exists():
-            lines += path.read_text().splitlines()
-        for line in lines:
+        for row in stored_rows(stored) if stored is not None and stored.exists() else []:
+            self._add(row)
+        for line in path.read_text().splitlines() if path is not None and path.exists() else []:
             self._add(json.loads(line))
 
     def _add(self, row: dict[str, Any]) -> None:

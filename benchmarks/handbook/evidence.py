@@ -1,7 +1,6 @@
 """Evidence: the committed records of measurements, by rule and by contender."""
 
 import json
-import lzma
 import math
 from collections import defaultdict
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.choosing_in_the_wild import truth_tables
+from benchmarks.choosing_in_the_wild.bank import stored_rows
 
 ROOT = Path(__file__).parents[2]
 RECORDS = ROOT / "benchmarks" / "records"
@@ -87,9 +87,7 @@ def _behind_best(training: dict[str, Any], regret: float) -> str:
 @cache
 def _bank() -> dict[tuple[str, str], list[dict[str, Any]]]:
     rows: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
-    path = ROOT / "benchmarks" / "choosing_in_the_wild" / "bank.jsonl.xz"
-    for line in lzma.decompress(path.read_bytes()).decode().splitlines():
-        row = json.loads(line)
+    for row in stored_rows():
         rows[row["training"], row["contender"]].append(row)
     return rows
 
