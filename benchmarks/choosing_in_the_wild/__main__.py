@@ -126,7 +126,7 @@ def report(arguments: argparse.Namespace) -> None:
     bank.write(STORED)
     facts = {"about": arguments.about or old["about"], "cores": num_cores(), "machine": machine()}
     facts["search"] = regret_record.search_version() if new else old["search"]
-    arguments.out.write_text(json.dumps(_without_nan(facts | record), indent=1, allow_nan=False) + "\n")
+    arguments.out.write_text(regret_record.as_json(_without_nan(facts | record)))
     for method, budgets in record["methods"].items():
         for budget, numbers in budgets.items():
             print(method, budget, _in_words(numbers))

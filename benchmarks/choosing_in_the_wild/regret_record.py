@@ -1,5 +1,6 @@
 """The record of regrets: judged runs against the latest truth, thalweg beside each other method in pairs, a table."""
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
@@ -111,6 +112,13 @@ def condense(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "beside": {rival: dict(pairs(rows, rival)) for rival in rivals},
         "rows": [{key: row[key] for key in _KEPT} for row in rows],
     }
+
+
+def as_json(record: Mapping[str, Any]) -> str:
+    """Return the text of the record's file: each row is a line of its own."""
+    rows = ",\n  ".join(json.dumps(row, allow_nan=False) for row in record["rows"])
+    head = json.dumps({key: value for key, value in record.items() if key != "rows"}, indent=1, allow_nan=False)
+    return f'{head.removesuffix("}").rstrip()},\n "rows": [\n  {rows}\n ]\n}}\n'
 
 
 def search_version() -> dict[str, Any]:

@@ -130,6 +130,18 @@ def test_a_report_keeps_the_rows_of_the_record_and_replaces_those_that_ran_again
     assert (numbers["runs"], numbers["median"]) == (3, pytest.approx(0.2))
 
 
+def test_each_row_is_a_line_of_the_file() -> None:
+    record = {
+        "about": "two",
+        "machine": {"cores": 2},
+        "rows": [{"regret": 0.5, "settings": {"lr": 0.1}}, {"regret": None}],
+    }
+    text = regret_record.as_json(record)
+    assert json.loads(text) == record
+    assert sum('"regret"' in line for line in text.splitlines()) == 2
+    assert json.loads(regret_record.as_json({"about": "none", "rows": []})) == {"about": "none", "rows": []}
+
+
 def test_the_table_says_what_the_record_says() -> None:
     rows = [row("thalweg", 1.2, repeat, interval=(1.1, 1.3)) for repeat in range(2)] + [row("tpe", 1.4)]
     record = regret_record.condense(judged(rows))
