@@ -201,15 +201,21 @@ def without_tanh(theta: np.ndarray, batch: np.ndarray) -> np.ndarray:
 
 def trained(gradient=network.gradient, start: np.ndarray | None = None) -> tuple[float, float]:
     """Return the training loss and the test accuracy in percent after 300 steps of SGD at a learning rate of 1."""
-    start = network.start() if start is None else start
-    theta = descend(SGD(1.0), gradient, start, random_batches(1500, 50, 300))[-1]
+    theta = sgd_path(gradient, network.start() if start is None else start)[-1]
     return network.loss(theta), 100 * network.accuracy(theta)
+
+
+def sgd_path(gradient, start: np.ndarray) -> np.ndarray:
+    return descend(SGD(1.0), gradient, start, random_batches(1500, 50, 300))
 
 
 def small_network() -> list[str]:
     count = len(network.start())
     right, wrong = trained(), trained(without_tanh)
-    zero, same = trained(start=np.zeros(count)), trained(start=np.full(count, 0.05))
+    zero = trained(start=np.zeros(count))
+    # A single unit never settles at this rate. Where it ends differs between processors, its best step does not.
+    copies = sgd_path(network.gradient, np.full(count, 0.05))
+    best = max(100 * network.accuracy(theta) for theta in copies)
     summed = trained(lambda theta, batch: len(batch) * network.gradient(theta, batch))
     stored = json.loads(RECORD.read_text()).items()
     record = {name: {float(lr): losses[0] for lr, losses in rates.items()} for name, rates in stored}
@@ -236,7 +242,7 @@ def small_network() -> list[str]:
         f"The right network reaches a training loss of {right[0]:.3f} and is right on {right[1]:.1f} % of the",
         f"The training loss is {wrong[0]:.3f}, three times as high, and {wrong[1]:.1f} % of the test images are right.",
         f"the loss stays at {zero[0]:.3f} (ln 10 = {np.log(10):.3f} is guessing), and {zero[1]:.1f} % of the test",
-        f"stay copies of a single unit: {same[1]:.1f} % are right.",
+        f"stay copies of a single unit: no step reaches more than {best:.1f} %.",
         f"the loss ends at {summed[0]:.0f}, and {summed[1]:.1f} % of the test images are right.",
         f"Test accuracies between {accuracies[0]:.1f} % and {accuracies[-1]:.1f} % differ by two images of 297.",
         f"At 0.02 Adam is at its best ({record['Adam'][0.02]:.3f}), and SGD has hardly begun "
