@@ -1,7 +1,10 @@
 """Whole diagnoses of small trainings."""
 
+import gc
+import inspect
 import json
 import random
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,13 +15,14 @@ import thalweg
 from thalweg.diagnosis.diagnose import (
     CUT_SHORT,
     INTERRUPTED,
+    UNVERIFIED,
     DiagnosisProgress,
     _seconds,
     diagnose,
 )
 from thalweg.diagnosis.diagnosis import Diagnosis
 from thalweg.diagnosis.evidence import examples_repeat
-from thalweg.diagnosis.judging.clock import Clock
+from thalweg.diagnosis.judging.clock import NORMAL_BUDGET_S, Clock
 from thalweg.diagnosis.kinds import KINDS
 from thalweg.errors import BudgetError, DiagnosisError, DiagnosisInterrupted
 
@@ -62,6 +66,48 @@ def test_without_time_for_replays_health_is_not_known(monkeypatch: pytest.Monkey
     assert (diagnosis.healthy, diagnosis.cause, diagnosis.cure) == (None, None, None)
     assert diagnosis.caution == CUT_SHORT
     assert str(diagnosis).startswith("It is not known if plane is healthy: the budget ended before.")
+
+
+def test_without_time_for_fresh_seeds_the_diagnosis_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Clock, "pays_for", lambda self, runs: runs > 2)  # which replays ask for, and fresh seeds do not
+    diagnosis = diagnose(lambda seed: plane(seed, lr=1e-4), steps=STEPS, budget="10m")
+    assert diagnosis.cause is not None
+    assert (diagnosis.cause.kind, diagnosis.cure) == ("lr_too_low", None)
+    assert diagnosis.caution == UNVERIFIED
+    assert "No cure was verified: the diagnosis ended before." in " ".join(str(diagnosis).split())
+
+
+@pytest.fixture
+def _nothing_frozen() -> Iterator[None]:
+    gc.unfreeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("_nothing_frozen")
+def test_collections_pass_over_what_existed_before() -> None:
+    frozen: list[int] = []
+
+    def training(seed: int) -> thalweg.Training:
+        frozen.append(gc.get_freeze_count())
+        return plane(seed)
+
+    existing = len(gc.get_objects())
+    diagnose(training, steps=STEPS)
+    assert min(frozen) > 0.9 * existing
+    assert gc.get_freeze_count() == 0
+    with pytest.raises(DiagnosisError):
+        diagnose(lambda seed: plane(seed, model=nn.Linear(5, 1)), steps=STEPS)
+    assert gc.get_freeze_count() == 0
+
+
+@pytest.mark.usefixtures("_nothing_frozen")
+def test_what_the_user_froze_stays_frozen() -> None:
+    gc.freeze()
+    frozen = gc.get_freeze_count()
+    later = [[number] for number in range(frozen)]
+    diagnose(plane, steps=STEPS)
+    assert 0.9 * frozen < gc.get_freeze_count() < frozen + len(later) / 2
 
 
 class Bypassed(nn.Module):
@@ -235,6 +281,11 @@ def test_an_interrupt_before_any_replay_says_that_none_was_made() -> None:
 @pytest.mark.parametrize(("budget", "seconds"), [("60s", 60.0), ("1.5m", 90.0), ("2h", 7200.0), (7, 7.0), (0.5, 0.5)])
 def test_budgets(budget: str | float, seconds: float) -> None:
     assert _seconds(budget) == seconds
+
+
+@pytest.mark.parametrize("function", [diagnose, thalweg.diagnose])
+def test_the_normal_budget_is_the_default(function: Any) -> None:
+    assert _seconds(inspect.signature(function).parameters["budget"].default) == NORMAL_BUDGET_S
 
 
 @pytest.mark.parametrize("budget", ["60", "0s", -1, True, None, float("inf"), float("nan"), "5 trials"])

@@ -9,6 +9,7 @@ from thalweg.diagnosis.clue import Clue
 from thalweg.diagnosis.diagnosis import Diagnosis
 from thalweg.diagnosis.evidence import gather
 from thalweg.diagnosis.finding import Finding, cured_by, finding_from
+from thalweg.diagnosis.frozen_heap import frozen_heap
 from thalweg.diagnosis.judging.candidates import CERTAINTIES, Candidate, candidates, ordered
 from thalweg.diagnosis.judging.clock import Clock
 from thalweg.diagnosis.judging.replays import Laboratory
@@ -24,6 +25,7 @@ from thalweg.tasks.training import Training
 DEFAULT_STEPS = 250
 INTERRUPTED = "Interrupted: this is what was known by then."
 CUT_SHORT = "The budget ended before all causes were tried."
+UNVERIFIED = "The budget ended before a cure was tried on all fresh seeds."
 MAX_CURES = 2  # that are verified, if the first one does not hold
 _NO_GRAPH = "does not require grad"  # in the message of torch
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
@@ -65,7 +67,8 @@ def diagnose(
     Args:
         function: Makes a fresh ``Training`` for a seed.
         seeds: Number of fresh seeds on which the cure is verified, at least 2.
-        budget: Time limit, such as ``"60s"`` or ``"5m"``, or a number of seconds.
+        budget: Time limit, such as ``"60s"`` or ``"5m"``, or a number of seconds. A diagnosis also ends after about 30
+            times the training's own duration; a budget above a minute raises this limit in proportion.
         steps: Steps of each run. Defaults to 250.
         progress: Called with where the diagnosis is.
         name: Name of the training. Defaults to that of the function.
@@ -93,9 +96,15 @@ def diagnose(
     budget_s = _seconds(budget)
     _check_counts(seeds, steps)
     import_lazy_parts()
-    clock = Clock(budget_s)
-    source = TrainingSource(function, clock.budget_s, name)
-    laboratory = Laboratory(source, DEFAULT_STEPS if steps is None else steps, clock)
+    with frozen_heap():
+        clock = Clock(budget_s)
+        source = TrainingSource(function, budget_s, name)
+        laboratory = Laboratory(source, DEFAULT_STEPS if steps is None else steps, clock)
+        return _diagnosis(laboratory, clock, seeds, progress)
+
+
+def _diagnosis(laboratory: Laboratory, clock: Clock, seeds: int, progress: ReportProgress | None) -> Diagnosis:
+    """Return the diagnosis of the laboratory's training."""
 
     def report(stage: str, detail: str) -> None:
         if progress is not None:
@@ -126,15 +135,14 @@ def diagnose(
     healthy: bool | None = not verdict.is_failing or (_is_refuted(verdict, verification) and not is_certain)
     if healthy and not trials.shows_health:
         healthy = None
-    is_open = trials.is_cut_short and not (verification is not None and verification.holds)
+    is_cured = verification is not None and verification.holds
+    limits = [CUT_SHORT] * trials.is_cut_short or [UNVERIFIED] * verifier.is_cut_short
     cure = None if healthy is not False or verification is None else _cure(laboratory, verification)
-    findings = _findings(
-        trials, verdict, clues, healthy=healthy, is_cured=verification is not None and verification.holds
-    )
+    findings = _findings(trials, verdict, clues, healthy=healthy, is_cured=is_cured)
     if cure is not None and cure.verified:
         findings = (cured_by(findings[0], cure.kind, cure.name), *findings[1:])
     diagnosis = Diagnosis(
-        name=source.name,
+        name=laboratory.source.name,
         healthy=healthy,
         findings=findings,
         cure=cure,
@@ -146,7 +154,7 @@ def diagnose(
         cured=() if verification is None else verification.cured,
         profile=evidence.profile,
         seconds=clock.elapsed_s,
-        caution=" ".join(evidence.cautions + [CUT_SHORT] * is_open + [INTERRUPTED] * is_interrupted),
+        caution=" ".join(evidence.cautions + ([] if is_cured else limits) + [INTERRUPTED] * is_interrupted),
     )
     if is_interrupted:
         raise DiagnosisInterrupted(diagnosis)

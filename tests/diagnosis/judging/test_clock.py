@@ -2,7 +2,7 @@
 
 import pytest
 
-from thalweg.diagnosis.judging.clock import MAX_RUNS, MIN_S, Clock
+from thalweg.diagnosis.judging.clock import MAX_RUNS, MIN_S, NORMAL_BUDGET_S, Clock
 
 
 class Time:
@@ -25,20 +25,22 @@ def test_a_budget_is_a_time_by_the_wall() -> None:
     assert not time.clock.pays_for(4.1)
 
 
-def test_a_diagnosis_takes_so_many_times_the_trainings_own_duration() -> None:
-    time = Time(1e9)
+@pytest.mark.parametrize(("budget_s", "factor"), [(1.0, 1), (NORMAL_BUDGET_S, 1), (NORMAL_BUDGET_S * 3, 3)])
+def test_a_diagnosis_takes_so_many_times_the_trainings_own_duration(budget_s: float, factor: int) -> None:
+    time = Time(budget_s)
     time.run(0.0, 1.0)
     time.clock.own_s = 1.0
-    assert time.clock.pays_for(MAX_RUNS - 1.0)
-    assert not time.clock.pays_for(MAX_RUNS - 0.9)
+    assert time.clock.pays_for(factor * MAX_RUNS - 1.0)
+    assert not time.clock.pays_for(factor * MAX_RUNS - 0.9)
 
 
-def test_a_training_of_no_time_may_be_diagnosed_in_some_seconds() -> None:
-    time = Time(1e9)
+@pytest.mark.parametrize(("budget_s", "factor"), [(NORMAL_BUDGET_S, 1), (NORMAL_BUDGET_S * 10, 10)])
+def test_a_training_of_no_time_may_be_diagnosed_in_some_seconds(budget_s: float, factor: int) -> None:
+    time = Time(budget_s)
     time.run(0.0, 0.5)
     time.clock.own_s = 1e-3
-    assert time.clock.pays_for((MIN_S - 0.5) / 0.5)
-    assert not time.clock.pays_for((MIN_S - 0.5) / 0.5 + 0.1)
+    assert time.clock.pays_for((factor * MIN_S - 0.5) / 0.5)
+    assert not time.clock.pays_for((factor * MIN_S - 0.5) / 0.5 + 0.1)
 
 
 def test_the_median_run_counts() -> None:
@@ -61,7 +63,7 @@ def test_before_the_first_run_there_is_time() -> None:
 
 
 def test_a_watched_run_is_no_measure_of_others() -> None:
-    time = Time(1e9)
+    time = Time(NORMAL_BUDGET_S)
     with time.clock.timing_run(is_watched=True):
         time.processor += 100.0
     time.clock.own_s = 1.0

@@ -100,9 +100,10 @@ def verified(sick: dict[int, float], cured: dict[int, float], clock: Clock | Non
 
 
 def test_three_seeds_do_if_they_settle_it() -> None:
-    result, laboratory, _ = verified({1: 0.2, 2: 0.2, 3: 0.25}, {1: 0.9, 2: 0.9, 3: 0.9})
+    result, laboratory, verifier = verified({1: 0.2, 2: 0.2, 3: 0.25}, {1: 0.9, 2: 0.9, 3: 0.9})
     assert result is not None
     assert result.holds
+    assert not verifier.is_cut_short
     assert laboratory.tried == [(1, False), (1, True), (2, False), (2, True), (3, False), (3, True)]
 
 
@@ -141,6 +142,7 @@ def test_a_second_cure_uses_the_runs_of_the_first() -> None:
 def test_without_time_nothing_is_verified() -> None:
     clock = Clock(1.0, lambda: 0.0, lambda: 0.0)
     clock._durations.append((0.6, 0.0))
-    result, laboratory, _ = verified({}, {}, clock)
+    result, laboratory, verifier = verified({}, {}, clock)
     assert result is None
     assert laboratory.tried == []
+    assert verifier.is_cut_short

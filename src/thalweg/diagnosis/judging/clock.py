@@ -7,13 +7,14 @@ from time import perf_counter, process_time
 
 MAX_RUNS = 27.0  # times the training's own duration; inspection, evaluations and the report get the rest of 30
 MIN_S = 1.5  # a training of milliseconds may take so long to be diagnosed
+NORMAL_BUDGET_S = 60.0  # up to this budget these two hold; twice the budget allows twice as much
 
 
 class Clock:
     """The time of one diagnosis.
 
     The budget is a time by the clock on the wall. The share of a training's own duration is one of processor time,
-    which does not depend on what else the machine does.
+    which does not depend on what else the machine does. A budget above the normal one raises it, in proportion.
 
     Args:
         budget_s: Seconds that it may take.
@@ -74,4 +75,5 @@ class Clock:
         if self.left_s < runs * wall:
             return False
         used = self._read_processor() - self._processor_start_s
-        return not self.own_s or max(MIN_S, MAX_RUNS * self.own_s) - used >= runs * processor
+        limit = max(MIN_S, MAX_RUNS * self.own_s) * max(1.0, self.budget_s / NORMAL_BUDGET_S)
+        return not self.own_s or limit - used >= runs * processor

@@ -56,10 +56,12 @@ class Verifier:
 
     Attributes:
         sick: The runs as the training is, so far.
+        is_cut_short: True if there was no time for a run on a fresh seed.
     """
 
     def __init__(self, laboratory: Laboratory, clock: Clock, seeds: Sequence[int], report: Report) -> None:
         self.sick: list[RunRecord] = []
+        self.is_cut_short = False
         self._laboratory, self._clock, self._seeds, self._report = laboratory, clock, list(seeds), report
 
     def verify(self, candidate: Candidate) -> Verification | None:
@@ -81,6 +83,7 @@ class Verifier:
         for seed in seeds:
             is_known = len(cured) < len(self.sick)
             if not self._clock.pays_for(1.0 if is_known else 2.0):
+                self.is_cut_short = True
                 return
             if not is_known:
                 self._report("verifying", f"{AS_IT_IS}, seed {seed}")
