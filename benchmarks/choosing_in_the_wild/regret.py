@@ -68,7 +68,8 @@ def regret_of(bank: Bank, training: Training, recommendation: Recommendation, be
         mean = bank.true_value(training, recommendation.contender, recommendation.settings)
         cost, error = mean.cost, mean.error
     interval = recommendation.interval
-    covered, covered_with_error = (None, None) if interval is None else covers(training, interval, cost, error)
+    costs = None if interval is None else tuple(sorted(training.cost(end) for end in interval))
+    covered, covered_with_error = (None, None) if costs is None else covers(*costs, cost, error)
     return {
         "contender": recommendation.contender,
         "settings": recommendation.settings,
@@ -83,19 +84,18 @@ def regret_of(bank: Bank, training: Training, recommendation: Recommendation, be
     }
 
 
-def covers(training: Training, interval: tuple[float, float], cost: float, error: float) -> tuple[bool, bool]:
-    """Return whether an interval of scores covers a mean cost, and whether it does with the error of that mean.
+def covers(low: float, high: float, cost: float, error: float) -> tuple[bool, bool]:
+    """Return whether an interval of costs covers a mean cost, and whether it does with the error of that mean.
 
-    The mean is itself estimated, from 20 seeds. So an exact interval misses it more often than the true mean. With its
-    error, half the length of the interval is added in quadrature to 1.96 standard errors of the mean.
+    The mean is itself estimated, from some seeds. So an exact interval misses it more often than the true mean. With
+    its error, half the length of the interval is added in quadrature to 1.96 standard errors of the mean.
 
     Args:
-        training: The training.
-        interval: The interval.
+        low: The lower end of the interval.
+        high: The upper end.
         cost: The mean cost.
         error: The standard error of the mean cost.
     """
-    low, high = sorted(training.cost(end) for end in interval)
     allowed = math.hypot((high - low) / 2, NORMAL_QUANTILE * error)
     return low <= cost <= high, abs(cost - (low + high) / 2) <= allowed
 

@@ -190,7 +190,8 @@ def verdicts_table(record: Record) -> str:
     for name, example in record["examples"].items():
         verdicts, best = example["verdicts"], example["best"]
         regrets = ", ".join(f"{verdict['recommended']} {_share(verdict['regret'])}" for verdict in verdicts)
-        covered = [verdict["covered"] for verdict in verdicts if verdict["covered"] is not None]
+        intervals = [verdict for verdict in verdicts if verdict["covered"] is not None]
+        covered, with_error = (sum(verdict[key] for verdict in intervals) for key in ("covered", "covered_with_error"))
         false = sorted({loser for verdict in verdicts for loser in verdict["false_claims"]})
         rows.append(
             [
@@ -199,7 +200,8 @@ def verdicts_table(record: Record) -> str:
                 f"{best} ({example['contenders'][best]['true_value']:.4g})",
                 regrets,
                 listed(false) if false else "none",
-                f"{sum(covered)} of {len(covered)}",
+                f"{covered} of {len(intervals)}",
+                f"{with_error} of {len(intervals)}",
                 f"{sum(verdict['signed'] for verdict in verdicts)} of {len(verdicts)}",
             ]
         )
@@ -210,11 +212,15 @@ def verdicts_table(record: Record) -> str:
         "recommended, worse by",
         "false claims",
         "intervals that cover",
+        "with the error of the mean",
     ]
     machine = next(iter(record["examples"].values()))["machine"]
+    seeds = sorted({str(example["seeds"]) for example in record["examples"].values()})
     note = (
-        "Worse by: the mean over 20 fresh seeds beside that of the best setting that the experiment found; negative if "
-        f"it is better. {markdown.machine_text(machine)}, on one core."
+        f"Worse by: the mean over {listed(seeds)} fresh seeds beside that of the best setting that the experiment "
+        "found; negative if it is better. An interval covers if it contains the mean of the recommended setting over "
+        "these seeds. This mean has an error; with it, half of the interval and 1.96 errors are added in quadrature. "
+        f"{markdown.machine_text(machine)}, on one core."
     )
     return "\n\n".join([markdown.table([*head, "signed"], rows), note])
 

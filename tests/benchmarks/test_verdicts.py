@@ -41,6 +41,21 @@ def test_a_verdict_is_not_signed_if_a_contender_that_it_calls_worse_is_better() 
     assert verdicts.signed(BEST, BEST, {"sgd": BEST + 0.5})["signed"]
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "covered"),
+    [
+        (1.9, 2.1, (True, True)),
+        (2.05, 2.1, (False, True)),  # 3.7 % from center to mean; half of the interval 1.2 %, 1.96 errors 4.5 %
+        (2.09, 2.14, (False, False)),  # 5.6 %
+        (None, None, (None, None)),
+    ],
+)
+def test_an_interval_is_judged_with_the_error_of_the_mean(
+    low: float | None, high: float | None, covered: tuple[bool | None, bool | None]
+) -> None:
+    assert tuple(verdicts.coverage(low, high, BEST + SPREAD).values()) == covered
+
+
 def test_every_example_says_how_it_is_compared() -> None:
     for example in verdicts.EXAMPLES:
         assert verdicts.COMMAND.search((EXAMPLES / f"{example}.py").read_text()), example

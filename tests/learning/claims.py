@@ -242,7 +242,7 @@ def small_network() -> list[str]:
         f"The right network reaches a training loss of {right[0]:.3f} and is right on {right[1]:.1f} % of the",
         f"The training loss is {wrong[0]:.3f}, three times as high, and {wrong[1]:.1f} % of the test images are right.",
         f"the loss stays at {zero[0]:.3f} (ln 10 = {np.log(10):.3f} is guessing), and {zero[1]:.1f} % of the test",
-        f"stay copies of a single unit: no step reaches more than {best:.1f} %.",
+        f"stay copies of a single unit: after no step are more than {best:.1f} % of the test images right.",
         f"the loss ends at {summed[0]:.0f}, and {summed[1]:.1f} % of the test images are right.",
         f"Test accuracies between {accuracies[0]:.1f} % and {accuracies[-1]:.1f} % differ by two images of 297.",
         f"At 0.02 Adam is at its best ({record['Adam'][0.02]:.3f}), and SGD has hardly begun "

@@ -30,7 +30,8 @@ def diagnose(
         training: A function that makes a fresh ``Training`` for a seed; or a task.
         seeds: Number of fresh seeds on which the cure is verified, at least 2.
         budget: Time limit, such as ``"60s"`` or ``"5m"``, or a number of seconds. A diagnosis also ends after about 30
-            times the training's own duration; a budget above a minute raises this limit in proportion.
+            times the training's own duration, at the earliest after 1.5 seconds; a budget above a minute raises this
+            limit in proportion.
         steps: Steps of each run. Defaults to 250, or to those of a task if they are fewer.
         progress: Called with where the diagnosis is.
         name: Name of the training. Defaults to that of the function or the task.

@@ -25,7 +25,7 @@ from thalweg.tasks.training import Training
 DEFAULT_STEPS = 250
 INTERRUPTED = "Interrupted: this is what was known by then."
 CUT_SHORT = "The budget ended before all causes were tried."
-UNVERIFIED = "The budget ended before a cure was tried on all fresh seeds."
+SEEDS_LEFT_OUT = "The budget ended before all fresh seeds were run."
 MAX_CURES = 2  # that are verified, if the first one does not hold
 _NO_GRAPH = "does not require grad"  # in the message of torch
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
@@ -68,7 +68,8 @@ def diagnose(
         function: Makes a fresh ``Training`` for a seed.
         seeds: Number of fresh seeds on which the cure is verified, at least 2.
         budget: Time limit, such as ``"60s"`` or ``"5m"``, or a number of seconds. A diagnosis also ends after about 30
-            times the training's own duration; a budget above a minute raises this limit in proportion.
+            times the training's own duration, at the earliest after 1.5 seconds; a budget above a minute raises this
+            limit in proportion.
         steps: Steps of each run. Defaults to 250.
         progress: Called with where the diagnosis is.
         name: Name of the training. Defaults to that of the function.
@@ -136,7 +137,13 @@ def _diagnosis(laboratory: Laboratory, clock: Clock, seeds: int, progress: Repor
     if healthy and not trials.shows_health:
         healthy = None
     is_cured = verification is not None and verification.holds
-    limits = [CUT_SHORT] * trials.is_cut_short or [UNVERIFIED] * verifier.is_cut_short
+    cautions = list(evidence.cautions)
+    if trials.is_cut_short and not is_cured:
+        cautions.append(CUT_SHORT)
+    if verifier.is_cut_short:
+        cautions.append(SEEDS_LEFT_OUT)
+    if is_interrupted:
+        cautions.append(INTERRUPTED)
     cure = None if healthy is not False or verification is None else _cure(laboratory, verification)
     findings = _findings(trials, verdict, clues, healthy=healthy, is_cured=is_cured)
     if cure is not None and cure.verified:
@@ -154,7 +161,7 @@ def _diagnosis(laboratory: Laboratory, clock: Clock, seeds: int, progress: Repor
         cured=() if verification is None else verification.cured,
         profile=evidence.profile,
         seconds=clock.elapsed_s,
-        caution=" ".join(evidence.cautions + ([] if is_cured else limits) + [INTERRUPTED] * is_interrupted),
+        caution=" ".join(cautions),
     )
     if is_interrupted:
         raise DiagnosisInterrupted(diagnosis)

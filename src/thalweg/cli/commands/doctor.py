@@ -93,7 +93,7 @@ def doctor(
         raise DiagnosisInterrupted() from None
     _show(diagnosis, out, command, overwrite=overwrite, as_json=as_json)
     if diagnosis.healthy is None:
-        echo("The budget ended before this was known: pass a larger --budget.", err=True)
+        echo("The budget ended before this was known: pass a larger --budget, such as 5m.", err=True)
         click.get_current_context().exit(UNKNOWN)
     if not diagnosis.healthy:
         click.get_current_context().exit(SICK)
