@@ -4,6 +4,7 @@ import gc
 import inspect
 import json
 import random
+import weakref
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import thalweg
+from cases.fake_accelerator import FakeAccelerator
 from thalweg.diagnosis.diagnose import (
     CUT_SHORT,
     INTERRUPTED,
@@ -21,8 +23,10 @@ from thalweg.diagnosis.diagnose import (
 )
 from thalweg.diagnosis.diagnosis import Diagnosis
 from thalweg.diagnosis.evidence import examples_repeat
+from thalweg.diagnosis.frozen_heap import frozen_heap
 from thalweg.diagnosis.judging.clock import NORMAL_BUDGET_S, Clock
 from thalweg.diagnosis.kinds import KINDS
+from thalweg.engine.core import devices
 from thalweg.errors import BudgetError, DiagnosisError, DiagnosisInterrupted
 
 STEPS = 40
@@ -109,6 +113,27 @@ def test_collections_pass_over_what_existed_before() -> None:
     with pytest.raises(DiagnosisError):
         diagnose(lambda seed: plane(seed, model=nn.Linear(5, 1)), steps=STEPS)
     assert gc.get_freeze_count() < 0.1 * existing
+
+
+class Cycle:
+    """Garbage that only a collection frees."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+@pytest.mark.parametrize("accelerators", [0, 2])
+def test_garbage_is_collected_before_where_memory_is_scarce(accelerators: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(devices.ACCELERATORS, "cuda", FakeAccelerator(accelerators))
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        garbage = weakref.ref(Cycle())
+        with frozen_heap():
+            assert (garbage() is None) is bool(accelerators)
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 class Bypassed(nn.Module):

@@ -75,6 +75,13 @@ def test_an_interval_beside_the_true_mean_does_not_cover(bank: Bank) -> None:
     assert (row["covered"], row["covered_with_error"]) == (False, False)
 
 
+def test_an_interval_of_scores_that_are_maximized_covers(bank: Bank) -> None:
+    accuracy = replace(MADE, maximize=True, scale="linear", worst=0.0, best_possible=10.0, train=train_maximized)
+    row = regret.regret_of(bank, accuracy, Recommendation("sgd", {"lr": 0.1}, interval=(7.9, 8.0)), 0.0)
+    assert 7.9 < row["test"] < 8.0
+    assert (row["covered"], row["covered_with_error"]) == (True, True)
+
+
 @pytest.mark.parametrize(("error", "covered"), [(0.14, False), (0.16, True)])
 def test_the_error_of_a_mean_widens_an_interval_in_quadrature(error: float, covered: bool) -> None:
     """Half of the interval is 0.4, and the mean lies 0.5 beside its center: 0.3 are missing."""
