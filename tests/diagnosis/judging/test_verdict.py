@@ -233,6 +233,18 @@ def test_time_is_kept_for_the_verification() -> None:
     assert trials.is_cut_short
 
 
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 9])
+def test_health_is_known_once_both_learning_rates_and_another_optimizer_were_tried(count: int) -> None:
+    """A clue that is only possible is tried after the probes of other kinds."""
+    candidates = [clue_candidate("lr_too_high", "possible", "lower"), *CORE[1:], probe("no_warmup", "warm")]
+    laboratory, clock, left = Laboratory({}), Clock(1e9), iter([True] * count + [False] * 9)
+    clock.pays_for = lambda runs: next(left)  # type: ignore[method-assign]
+    trials = Trials(laboratory, clock, record("as it is", 0.5), 0.0, lambda stage, detail: None)  # type: ignore[arg-type]
+    trials.run(candidates)
+    assert laboratory.tried == ["higher", "adam", "lower"][:count]
+    assert trials.shows_health is (count >= 3)
+
+
 def test_the_cure_is_the_smallest_change_of_the_cause_that_does() -> None:
     candidates = [
         clue_candidate("saturation", "certain", "little", 1),

@@ -102,7 +102,8 @@ class Trials:
         probes = [candidate for candidate in candidates if candidate.is_probe]
         core = [candidate for candidate in probes if candidate.kind in CORE_PROBES]
         strong = [candidate for candidate in clues if candidate.certainty > 1 or candidate.is_structural]
-        self._core = {candidate.kind for candidate in core}
+        # A clue may name one of these kinds; it is then no probe, and comes later.
+        self._core = {candidate.kind for candidate in candidates if candidate.kind in CORE_PROBES}
         self._try_kinds(strong)
         self._try_kinds(core)
         self._try_kinds(strong)  # larger changes, where the runs so far show that more can be reached
