@@ -23,7 +23,7 @@ import torch
 
 import thalweg
 from benchmarks.choosing_in_the_wild.regret import covers
-from benchmarks.choosing_in_the_wild.training import shown_worse
+from benchmarks.choosing_in_the_wild.training import mean_of, shown_worse
 from benchmarks.choosing_in_the_wild.truth import narrowed
 from thalweg.bench.records import machine
 from thalweg.comparison.contenders.contender import MAX_ORDER, Contender, Settings
@@ -118,8 +118,8 @@ def coverage(low: float | None, high: float | None, values: np.ndarray) -> dict[
     """
     if low is None or high is None:
         return {"covered": None, "covered_with_error": None}
-    error = float(values.std(ddof=1)) / math.sqrt(len(values))
-    covered, with_error = covers(math.log(low), math.log(high), float(values.mean()), error)
+    mean = mean_of(values.tolist())
+    covered, with_error = covers(math.log(low), math.log(high), mean.cost, mean.error)
     return {"covered": covered, "covered_with_error": with_error}
 
 

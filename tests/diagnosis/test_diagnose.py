@@ -28,6 +28,7 @@ from thalweg.diagnosis.judging.clock import NORMAL_BUDGET_S, Clock
 from thalweg.diagnosis.kinds import KINDS
 from thalweg.engine.core import devices
 from thalweg.errors import BudgetError, DiagnosisError, DiagnosisInterrupted
+from thalweg.tasks.reproducibility.isolation import isolated
 
 STEPS = 40
 
@@ -125,15 +126,11 @@ class Cycle:
 @pytest.mark.parametrize("accelerators", [0, 2])
 def test_garbage_is_collected_before_where_memory_is_scarce(accelerators: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(devices.ACCELERATORS, "cuda", FakeAccelerator(accelerators))
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
+    with isolated():
+        gc.disable()
         garbage = weakref.ref(Cycle())
         with frozen_heap():
             assert (garbage() is None) is bool(accelerators)
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 class Bypassed(nn.Module):

@@ -5,11 +5,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from thalweg.diagnosis.frozen_heap import frozen_heap
+
 
 @pytest.fixture(autouse=True, scope="module")
 def _quick_collections() -> Iterator[None]:
     """Leave what exists out of garbage collections: trainers collect at each start."""
     gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
+    with frozen_heap():
+        yield
